@@ -9,7 +9,6 @@ from emca_deploy._optional import import_optional
 from emca_deploy.arrays import Float32Array
 from emca_deploy.artifacts import read_manifest, sha256_file
 from emca_deploy.calibration.finetuning.finetune import FineTuning
-from emca_deploy.errors import CheckpointError
 
 __all__ = ["load_teacher"]
 
@@ -27,9 +26,7 @@ def load_teacher(checkpoint: Path, model: Path, budget_s: float) -> FineTuning:
     from emca_deploy.networks.checkpoints import load_checkpoint
 
     module, spec = load_checkpoint(checkpoint, **_chosen(model))
-    if spec.detector is not None:
-        problem = f"{checkpoint}: is the detector {spec.arch}, and fine-tuning teaches classifiers only"
-        raise CheckpointError(problem, "choose another --recover")
+    spec.check_classifier(checkpoint, "fine-tuning", "choose another --recover")
 
     def teach(images: Float32Array) -> Float32Array:
         with torch.inference_mode():

@@ -140,7 +140,6 @@ def graph_facts(path: Path, io: ModelIo) -> ModelIo:
     from emca_deploy.onnx_file.file import OnnxFile
 
     file = OnnxFile.open(path)
-    if file.task == "detection" and io.output_name is None:
-        return replace(io, layout=file.image.layout)
-    logits = file.find_logits(io.output_name)
-    return replace(io, layout=file.image.layout, logits=logits.name, softmax=logits.softmax)
+    logits = file.classifier_logits(io.output_name)
+    found = replace(io, layout=file.image.layout)
+    return found if logits is None else replace(found, logits=logits.name, softmax=logits.softmax)

@@ -136,6 +136,6 @@ def _manifest(model: Path, source: Manifest | None, options: RunOptions) -> Mani
             "inference_precision": options.precision,
             "source": str(model),
             "io": asdict(graph_facts(model, options.io)),
-            **{name: source.details[name] for name in ("weight_bits",) if source and name in source.details},
+            **{name: source.details[name] for name in ("weight_bits", "detector") if source and name in source.details},
         },
     )

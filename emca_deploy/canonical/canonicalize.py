@@ -129,9 +129,8 @@ def canonical_model(
 
 def _logits_name(file: OnnxFile, output_name: str | None) -> str | None:
     """Return the name of a classifier's logits; None for a detector, which has none."""
-    if output_name is None and file.quantized_task == "detection":
-        return None
-    return file.find_logits(output_name).tensor
+    logits = file.classifier_logits(output_name)
+    return None if logits is None else logits.tensor
 
 
 def _kept_names(model: ir.Model) -> frozenset[str]:

@@ -4,8 +4,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from emca_deploy._optional import import_optional, installed_version
-from emca_deploy.artifacts import Manifest, Precision, sha256_file, this_command, write_artifact
+from emca_deploy.artifacts import Manifest, Precision, atomic_write, sha256_file, this_command, write_artifact
 from emca_deploy.data.choosing import network_preprocessing
 from emca_deploy.errors import InputError
 from emca_deploy.exporting.detectors import (
@@ -23,6 +25,7 @@ from emca_deploy.exporting.parity import Parity, check_parity, parity_images, re
 from emca_deploy.networks.registry import find_architecture
 from emca_deploy.preprocessing import Preprocessing, PreprocessingOptions
 from emca_deploy.results.codec import to_json
+from emca_deploy.tasks.host_part import heads_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,7 +112,10 @@ class CheckpointExport:
     def details(self) -> dict[str, Any]:
         """Return what the JSON document and the manifest both have of the fp16 conversion and the checkpoint."""
         half = {"fp16": {**self.half.to_dict(), "fp32_parity": to_json(self.fp32_parity)}} if self.half else {}
-        detector = {} if self.detector is None else {"task": "detection", "detector": self.detector.to_dict()}
+        detector: dict[str, Any] = {}
+        if self.detector is not None:
+            heads = {"heads": heads_path(self.onnx).name} if self.detector.heads else {}
+            detector = {"task": "detection", "detector": {**self.detector.to_dict(), **heads}}
         return half | detector | ({"checkpoint": to_json(self.source)} if self.source else {})
 
 
@@ -142,6 +148,9 @@ def export_checkpoint(
             loaded(spec)
         write = _write_classifier if spec.detector is None else _write_detector
         result = replace(write(module, spec, options, draft.path), onnx=output)
+        if result.detector is not None and result.detector.heads:
+            with atomic_write(heads_path(output)) as place, place.open("wb") as stream:
+                np.savez(stream, **result.detector.heads)  # type: ignore[arg-type]  # numpy's own option has a bool
         draft.manifest = _manifest(checkpoint, spec, options, result)
     return result
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,6 +20,7 @@ from emca_deploy.exporting.half_detector import HalfDetector, convert_detector
 from emca_deploy.exporting.parity import run_onnx
 from emca_deploy.preprocessing import Preprocessing, PreprocessingOptions, Size, sides
 from emca_deploy.results.codec import to_json
+from emca_deploy.tasks.host_part import HEADS
 from emca_deploy.tasks.outputs import DETECTOR, MASKS
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class DetectorExport:
         longest_chain: Rounds after which nothing changed on the parity images; None in a dense part.
         config: Conventions of the detector, among them the names of its classes.
         half: Conversion to fp16; None for an fp32 file.
+        heads: Weights of the box and mask heads by name, which the host needs beside a dense part; empty without them.
     """
 
     parity: DetectionParity
@@ -73,6 +75,7 @@ class DetectorExport:
     longest_chain: int | None
     config: dict[str, Any]
     half: HalfDetector | None = None
+    heads: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what the JSON document and the manifest have of a detector."""
@@ -157,8 +160,10 @@ def export_detector(
     whole = ir.from_proto(ir.to_proto(model)) if half else None
     parity = _checked(model, images, expected, path, threshold)
     converted = None if whole is None else _in_half(whole, images, path, threshold)
+    tensors = module.state_dict() if part == "dense" else {}
+    heads = {name: tensor.numpy() for name, tensor in tensors.items() if name.startswith(HEADS)}
     config = to_json(replace(module.config, nms_rounds=rounds or module.config.nms_rounds))
-    return DetectorExport(parity, part, used, rounds, max(longest) if part == "full" else None, config, converted)
+    return DetectorExport(parity, part, used, rounds, max(longest) if part == "full" else None, config, converted, heads)
 
 
 def _checked(

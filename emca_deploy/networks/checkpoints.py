@@ -79,6 +79,15 @@ class ModelSpec:
     detector: DetectorConfig | None = None
     preprocessing: PreprocessingOptions | None = None
 
+    def check_classifier(self, path: Path, user: str, remedy: str) -> None:
+        """Refuse a detector for `user`, a part of the package that takes classifiers only.
+
+        Raises:
+            CheckpointError: the checkpoint has a detector.
+        """
+        if self.detector is not None:
+            raise CheckpointError(f"{path}: is the detector {self.arch}, and {user} takes classifiers only", remedy)
+
 
 def load_checkpoint(
     path: str | Path,

@@ -17,7 +17,7 @@ from emca_deploy.onnx_file.sidecars import Sidecar, all_tensors, external_tensor
 from emca_deploy.onnx_file.structure import check_structure
 from emca_deploy.requests import TaskName
 from emca_deploy.tasks.inputs import ImageInput, find_image, pixel_range
-from emca_deploy.tasks.outputs import LogitsOutput, find_logits, has_detector_heads, task_of
+from emca_deploy.tasks.outputs import LogitsOutput, classifier_logits, find_logits, task_of
 from emca_deploy.unchanged import Stamp, stamp_of
 
 if TYPE_CHECKING:
@@ -155,11 +155,6 @@ class OnnxFile:
         """The task of the model, by the names of its outputs."""
         return task_of(self.graph)
 
-    @property
-    def quantized_task(self) -> TaskName:
-        """The task that calibration has the model for: detection for the dense part of a detector too."""
-        return "detection" if has_detector_heads(self.graph) else "classification"
-
     def find_logits(self, name: str | None = None) -> LogitsOutput:
         """Return the graph's output with the logits; `name` chooses among several outputs.
 
@@ -168,6 +163,10 @@ class OnnxFile:
             UnknownNameError: there is no output of that name.
         """
         return find_logits(self.path, self.graph, name)
+
+    def classifier_logits(self, name: str | None = None) -> LogitsOutput | None:
+        """Return the output with the logits as `find_logits` does, or None for a detector, unless an output is named."""
+        return classifier_logits(self.path, self.graph, name)
 
     @property
     def is_quantized(self) -> bool:

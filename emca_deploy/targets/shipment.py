@@ -21,6 +21,7 @@ from emca_deploy.remote.files import Blob
 from emca_deploy.remote.protocol import ZIP_DATE
 from emca_deploy.results.codec import to_json
 from emca_deploy.targets.named_artifacts import precision_of, split_artifact, split_artifacts
+from emca_deploy.tasks.host_part import heads_path
 
 __all__ = ["Shipment", "packed"]
 
@@ -60,6 +61,8 @@ class Shipment:
             # The precision is read on this machine, because the remote one may lack the onnx package.
             made = Manifest(kind="onnx", sha256=blob.digest, precision=precision_of(file, None))  # type: ignore[arg-type]
             self.blobs[manifest_path(Path(remote)).as_posix()] = Blob.of_bytes(json.dumps(to_json(made)).encode())
+        if (heads := heads_path(file)).is_file():
+            self.blobs[heads_path(Path(remote)).as_posix()] = Blob.of_file(heads)
         for name in _weights(file):
             self.blobs[f"{folder}/{name}"] = Blob.of_file(file.parent / name)
         self.names[remote] = path

@@ -285,9 +285,10 @@ def _chosen(path: Path, request: LogitsRequest, choose: ChoosePreprocessing | No
     """Return the preprocessing of a model that only the remote machine loads."""
     if choose is None:
         return preprocessing_of_file(path, PreprocessingOptions())
-    if path.suffix.lower() != ".onnx" or request.task != "classification":
+    if path.suffix.lower() != ".onnx":
         return choose(None, None)
-    return choose(None, OnnxFile.open(path).find_logits(request.io.get("output_name")).classes)
+    logits = OnnxFile.open(path).classifier_logits(request.io.get("output_name"))
+    return choose(None, None if logits is None else logits.classes)
 
 
 def needed_backend(path: Path, chosen: str | None) -> str | None:

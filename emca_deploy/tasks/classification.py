@@ -37,6 +37,7 @@ class Classification(Task):
     name = "classification"
     noun = "classifier"
     has_logits = True
+    remedy = "name an image classifier, or give --annotations to validate a detector"
 
     def compared(self, graph: "ir.Graph", logits: str | None) -> "list[ir.Value]":
         """Return the logits, before a final Softmax; the first output where no tensor has their name."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from emca_deploy.arrays import Float32Array, Int64Array
+from emca_deploy.artifacts import TensorSpec
 from emca_deploy.data.coco import CocoAnnotations
 from emca_deploy.data.preprocess import Placement
 from emca_deploy.errors import DataError, ModelError
@@ -23,7 +24,9 @@ from emca_deploy.tasks.detection_flips import LEAST_SCORE, Compared, compare_det
 from emca_deploy.tasks.detections import Detections
 from emca_deploy.tasks.detector_layers import last_results
 from emca_deploy.tasks.detector_outputs import detections_of
+from emca_deploy.tasks.host_part import host_part
 from emca_deploy.tasks.object_matches import ClassMatches, Matched, match_objects
+from emca_deploy.tasks.outputs import SCORES
 from emca_deploy.tasks.task import Answers, Arrays, Batch, Collector, Task
 
 if TYPE_CHECKING:
@@ -49,6 +52,14 @@ class Detection(Task):
     name = "detection"
     noun = "detector"
     has_logits = False
+    remedy = "leave out --annotations, or name a detector"
+
+    def host_part(self, name: str, artifact: Path, given: TensorSpec, main: TensorSpec) -> Callable[[Arrays], Arrays] | None:
+        """Return the selection of boxes for the dense part of a detector; see `Task.host_part`."""
+        if main.name == SCORES:
+            return None
+        height, width = (int(side) for side in given.shape[2:])
+        return host_part(name, artifact, main.name, (height, width))
 
     def compared(self, graph: "ir.Graph", logits: str | None) -> "list[ir.Value]":
         """Return the results of the last layers: class logits, deltas and mask logits, before anything is selected by them."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from emca_deploy.artifacts import TensorSpec
 from emca_deploy.errors import ModelError, UnknownNameError
+from emca_deploy.networks.detectors.config import RETINANET_LEVELS, ROI_LEVELS, RPN_LEVELS
 from emca_deploy.onnx_file.header import dtype_name
 from emca_deploy.requests import TaskName
 
@@ -14,19 +15,30 @@ if TYPE_CHECKING:
     import onnx
 
 __all__ = [
-    "DETECTOR", "MASKS", "LogitsOutput", "ReadOutputs", "choose_output", "choose_outputs", "find_logits", "has_detector_heads",
+    "DENSE",
+    "DETECTOR",
+    "MASKS",
+    "SCORES",
+    "LogitsOutput",
+    "ReadOutputs",
+    "choose_output",
+    "choose_outputs",
+    "classifier_logits",
+    "find_logits",
     "task_of",
-]  # fmt: skip
+]
 
 DETECTOR = ("num_detections", "boxes", "scores", "labels")
 """Outputs of a detector for at most D detections: (N,), (N, D, 4), (N, D) and (N, D); one may have `MASKS` too."""
 
 MASKS = "masks"
-DELTAS = "deltas_p"
-"""Beginning of the names of a dense part's outputs with the deltas of a level, such as "deltas_p3"."""
-
 SCORES = "scores"
 
+DENSE = (
+    tuple(f"{kind}_{level}" for kind in ("logits", "deltas") for level in RETINANET_LEVELS),
+    tuple(f"{kind}_{level}" for kind in ("objectness", "deltas") for level in RPN_LEVELS) + RPN_LEVELS[:ROI_LEVELS],
+)
+"""Outputs of the dense part of RetinaNet, and of Faster R-CNN and Mask R-CNN."""
 
 SHAPING = frozenset({"Identity", "Flatten", "Reshape", "Squeeze", "Cast", "Dropout"})
 """Operators that move or convert logits, and keep their order."""
@@ -57,7 +69,8 @@ class ReadOutputs:
 
     Attributes:
         task: Name of the task.
-        main: Output that `infer` returns: the logits of a classifier, the scores of a detector.
+        main: Output that `infer` returns: the logits of a classifier, the scores of a detector or of the finest level of a dense
+            part.
         names: Names of all outputs that are read.
     """
 
@@ -67,23 +80,23 @@ class ReadOutputs:
 
 
 def choose_outputs(path: Path, outputs: Sequence[TensorSpec], wanted: str | None, preferred: str | None = None) -> ReadOutputs:
-    """Return the outputs to read among a model's: those of a detector where it has all of them, else the logits.
+    """Return the outputs to read among a model's: those of a detector or its dense part where it has all, else the logits.
 
     The arguments and errors are those of `choose_output`.
     """
     names = _detector_names(outputs)
     if names and wanted is None:
-        scores = next(output for output in outputs if output.name == SCORES)
-        return ReadOutputs("detection", scores, names)
+        main = SCORES if SCORES in names else names[0]
+        return ReadOutputs("detection", next(output for output in outputs if output.name == main), names)
     logits = choose_output(path, outputs, wanted, preferred)
     return ReadOutputs("classification", logits, (logits.name,))
 
 
 def _detector_names(outputs: Sequence[TensorSpec]) -> tuple[str, ...]:
     given = [output.name for output in outputs]
-    if not set(DETECTOR) <= set(given):
-        return ()
-    return (*DETECTOR, *(name for name in given if name == MASKS))
+    if set(DETECTOR) <= set(given):
+        return (*DETECTOR, *(name for name in given if name == MASKS))
+    return next((names for names in DENSE if set(names) <= set(given)), ())
 
 
 def choose_output(path: Path, outputs: Sequence[TensorSpec], wanted: str | None, preferred: str | None = None) -> TensorSpec:
@@ -134,14 +147,14 @@ def find_logits(path: Path, graph: "onnx.GraphProto", wanted: str | None = None)
     return LogitsOutput(chosen.name, classes, softmax, tensor if softmax else chosen.name)
 
 
+def classifier_logits(path: Path, graph: "onnx.GraphProto", wanted: str | None = None) -> LogitsOutput | None:
+    """Return the logits of a graph as `find_logits` does, or None for a detector, unless an output is named."""
+    return None if wanted is None and task_of(graph) == "detection" else find_logits(path, graph, wanted)
+
+
 def task_of(graph: "onnx.GraphProto") -> TaskName:
-    """Return the task of a graph, by the names of its outputs."""
+    """Return the task of a graph, by the names of its outputs; the dense part of a detector has the detector's."""
     return "detection" if _detector_names([_spec(value) for value in graph.output]) else "classification"
-
-
-def has_detector_heads(graph: "onnx.GraphProto") -> bool:
-    """Return whether a graph is a detector, or the dense part of one."""
-    return task_of(graph) == "detection" or any(value.name.startswith(DELTAS) for value in graph.output)
 
 
 def _spec(value: "onnx.ValueInfoProto") -> TensorSpec:

@@ -1,13 +1,15 @@
 """What a task makes of the answers of its networks; the tasks are listed in `registry`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy.typing as npt
 
 from emca_deploy.arrays import Float32Array
+from emca_deploy.artifacts import TensorSpec
 from emca_deploy.data.sources import ImageSource
 from emca_deploy.requests import TaskName
 from emca_deploy.tasks.detections import Detections
@@ -69,11 +71,28 @@ class Task(ABC):
     Attributes:
         noun: Word for a network of this kind.
         has_logits: Whether a network has logits, (N, classes), which fine-tuning and some comparisons need.
+        remedy: What to do where a network of another kind was named.
     """
 
     name: ClassVar[TaskName]
     noun: ClassVar[str]
     has_logits: ClassVar[bool]
+    remedy: ClassVar[str]
+
+    def host_part(self, name: str, artifact: Path, given: TensorSpec, main: TensorSpec) -> Callable[[Arrays], Arrays] | None:
+        """Return a function that makes the task's outputs from those of a model that leaves a part to the host, else None.
+
+        Args:
+            name: Name of the model, for errors.
+            artifact: File of the model.
+            given: Input of the model.
+            main: Main output of the model.
+
+        Raises:
+            ModelError: facts about the model are missing.
+        """
+        del name, artifact, given, main
+        return None
 
     @abstractmethod
     def compared(self, graph: "ir.Graph", logits: str | None) -> "list[ir.Value]":

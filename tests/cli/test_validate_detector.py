@@ -64,12 +64,12 @@ def found(scenes):
     return scenes
 
 
-def detections(scenes, model, annotations):
+def detections(folder, model, annotations, scenes=None):
     from emca_deploy.npz import read_arrays
     from emca_deploy.tasks.detections import Detections
 
-    keep = scenes / f"{model}.npz"
-    assert run(["validate", str(scenes / model), *asking(scenes, annotations), "--logits", str(keep), "--json"]) == 0
+    keep = folder / f"{model}.npz"
+    assert run(["validate", str(folder / model), *asking(scenes or folder, annotations), "--logits", str(keep), "--json"]) == 0
     return Detections.from_arrays(read_arrays(keep))
 
 
@@ -219,3 +219,19 @@ def small_classifier(tmp_path):
     path = tmp_path / "classifier.onnx"
     onnx.save(onnx.parser.parse_model(text), str(path))
     return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ["retinanet_eca_resnet18_fpn", "mask_rcnn_eca_resnet18_fpn"])
+def test_the_dense_part_and_the_host_find_what_the_whole_file_finds(scenes, tmp_path, arch):
+    pytest.importorskip("torch")
+    found = {}
+    for part in ("full", "dense"):
+        model = tmp_path / f"{part}.onnx"
+        export = ["export", "--arch", arch, "--random-init", "--num-classes", "4", "--image-size", "64", "--part", part]
+        assert run([*export, "-o", str(model)]) == 0
+        found[part] = detections(tmp_path, model.name, scenes / "annotations.json", scenes)
+    assert len(found["full"].scores) > 0
+    assert found["dense"].counts.tolist() == found["full"].counts.tolist()
+    np.testing.assert_allclose(found["dense"].scores, found["full"].scores, atol=1e-4)
+    np.testing.assert_allclose(found["dense"].boxes, found["full"].boxes, atol=0.05)

@@ -9,7 +9,7 @@ from emca_deploy._optional import import_optional
 from emca_deploy.arrays import Float32Array
 from emca_deploy.artifacts import Preprocessing, TensorSpec, read_manifest
 from emca_deploy.backends.base import Runner, RunOptions, check_batch, refuse_precision
-from emca_deploy.errors import CheckpointError, InputError, ModelError
+from emca_deploy.errors import InputError, ModelError
 from emca_deploy.onnx_file.refusal import library_reason
 
 if TYPE_CHECKING:
@@ -51,9 +51,7 @@ class TorchRunner(Runner):
         from emca_deploy.networks.checkpoints import load_checkpoint
 
         module, spec = load_checkpoint(self._path, weights=self._weights, prefix=self._prefix)
-        if spec.detector is not None:
-            problem = f"{self._path}: is the detector {spec.arch}, and the torch backend runs classifiers only"
-            raise CheckpointError(problem, "export it, and name the .onnx file")
+        spec.check_classifier(self._path, "the torch backend", "export it, and name the .onnx file")
         self._weights = spec.source.weights if spec.source else None
         self._torch.set_num_threads(self._options.threads)
         batch = self._options.batch or "batch"

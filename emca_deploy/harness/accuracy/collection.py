@@ -140,13 +140,9 @@ class LogitsRun:
             return self._run(worker, used, store, progress)
 
     def _check_task(self, task: TaskName) -> None:
-        if task == self.task:
-            return
-        if task == "detection":
-            raise ModelError(f"{self.spec.name}: is a detector", "name an image classifier, or give --annotations to validate it")
-        raise ModelError(
-            f"{self.spec.name}: is an image classifier, not a detector", "leave out --annotations, or name a detector"
-        )
+        if task != self.task:
+            own, wanted = TASKS[task], TASKS[self.task]
+            raise ModelError(f"{self.spec.name}: is a {own.noun}, not a {wanted.noun}", wanted.remedy)
 
     def _run(
         self, worker: Worker, used: Preprocessing, store: LogitsStore | None, progress: Progress | None

@@ -47,8 +47,10 @@ class Wanted:
     decoded: Path | None = None
 
 
-def feed(name: str, runner: LoadedModel, wanted: Wanted, send: Send) -> None:
+def feed(name: str, runner: LoadedModel, wanted: Wanted, send: Send, artifact: Path = Path()) -> None:
     """Send the answers of the model `name` for every image, one batch per message, then the labels and the time.
+
+    `artifact` is the file of the model.
 
     Raises:
         DataError: the data set cannot be read.
@@ -57,6 +59,7 @@ def feed(name: str, runner: LoadedModel, wanted: Wanted, send: Send) -> None:
     """
     source = open_source(wanted.source, wanted.preprocessing, images=wanted.images)
     task = TASKS[runner.task]
+    host_part = task.host_part(name, artifact, runner.input, runner.output)
     limit = len(source) if wanted.limit is None else wanted.limit
     indices = choose_indices(len(source), limit, source.labels)
     if wanted.decoded is not None and not source.finished:
@@ -71,7 +74,8 @@ def feed(name: str, runner: LoadedModel, wanted: Wanted, send: Send) -> None:
         main = runner.infer(_padded(images, fixed))[: len(images)]
         infer_ns += perf_counter_ns() - infer_start_ns
         places = indices[done : done + len(images)]
-        arrays = task.record(Batch(name, main, runner.softmax, runner.answers(), source, places))
+        outputs = runner.answers() if host_part is None else host_part(runner.answers())
+        arrays = task.record(Batch(name, main, runner.softmax, outputs, source, places))
         done += len(images)
         send({"done": done, "total": len(indices)}, arrays)
     seconds = (perf_counter_ns() - start_ns) / 1e9

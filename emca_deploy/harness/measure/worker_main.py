@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import asdict
 from importlib import import_module
+from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
 
@@ -66,7 +67,7 @@ class _Session:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._runner: LoadedModel | None = None
-        self._name = ""
+        self._name, self._artifact = "", Path()
         self._batch: npt.NDArray[Any] | None = None
         self._saturated: Saturable | None = None
 
@@ -78,6 +79,7 @@ class _Session:
         load_ms = (perf_counter_ns() - start_ns) / 1e6
         wanted.check_files()
         self._runner, self._name = runner, wanted.name
+        self._artifact = Path(str(wanted.kwargs.get("artifact", "")))
         answer = {"input": asdict(runner.input), "output": asdict(runner.output), "task": runner.task}
         return {**answer, "load_ms": load_ms, "runtime": runner.describe()}
 
@@ -128,7 +130,7 @@ class _Session:
     def logits(self, wanted: dict[str, Any]) -> None:
         from emca_deploy.harness.measure.feed import Wanted, feed
 
-        feed(self._name, self._loaded(), from_json(Wanted, wanted), self._channel.send)
+        feed(self._name, self._loaded(), from_json(Wanted, wanted), self._channel.send, self._artifact)
 
     def peak(self) -> dict[str, Any]:
         return {"peak_rss_mib": _peak_rss_mib()}
