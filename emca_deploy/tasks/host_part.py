@@ -45,7 +45,7 @@ def host_part(name: str, artifact: Path, output: str, image_size: tuple[int, int
         return lambda dense: _padded(retinanet_detections(dense, config, image_size), config)
     try:
         weights = read_arrays(heads)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise ModelError(f"{name}: {heads}, which has the weights of its box head: {error}", REMEDY) from error
     return lambda dense: _padded(rcnn_detections(dense, weights, config, image_size), config)
 
