@@ -71,3 +71,32 @@ def write_detector(path: Path, size: int = 64, *, masks: bool = True, noise: flo
     onnx.checker.check_model(model)
     onnx.save(model, str(path))
     return path
+
+
+def write_dense_retinanet(path: Path, size: int = 64) -> Path:
+    """Write the dense part of a RetinaNet with its manifest; its logits rise with the brightness of the image."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    from emca_deploy.artifacts import Manifest, write_manifest
+    from emca_deploy.networks.detectors.config import RETINANET_LEVELS, default_config
+    from emca_deploy.results.codec import to_json
+
+    config = default_config("retinanet", CLASSES)
+    anchors = len(config.anchor_ratios) * len(config.anchor_sizes[0])
+    rng = np.random.default_rng(4)
+    nodes = [helper.make_node("ReduceMean", ["images"], ["mean"], axes=[1, 2, 3], keepdims=0)]
+    constants, outputs = {}, []
+    for level, name in enumerate(RETINANET_LEVELS):
+        places = anchors * (-(-size // (8 << level))) ** 2
+        for kind, width in (("logits", CLASSES), ("deltas", 4)):
+            output = f"{kind}_{name}"
+            constants[f"{output}.values"] = rng.normal(-2, 1, (1, places, width)).astype(np.float32)
+            nodes.append(helper.make_node("Add", [f"{output}.values", "mean"], [output]))
+            outputs.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, [1, places, width]))
+    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, size, size])
+    weights = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "dense", [images], outputs, weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
+    write_manifest(path, Manifest("onnx", "", "fp32", details={"detector": {"config": to_json(config)}}))
+    return path
