@@ -79,8 +79,8 @@ def write_dense_retinanet(path: Path, size: int = 64) -> Path:
     from onnx import TensorProto, helper, numpy_helper
 
     from emca_deploy.artifacts import Manifest, write_manifest
-    from emca_deploy.networks.detectors.config import RETINANET_LEVELS, default_config
     from emca_deploy.results.codec import to_json
+    from emca_deploy.tasks.detector_config import RETINANET_LEVELS, default_config
 
     config = default_config("retinanet", CLASSES)
     anchors = len(config.anchor_ratios) * len(config.anchor_sizes[0])

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from emca_deploy._optional import import_optional
 from emca_deploy._progress import Progress
 from emca_deploy.errors import UnknownNameError
-from emca_deploy.networks.detectors.config import DETECTOR_KINDS
 from emca_deploy.networks.registry import ARCHITECTURES, DETECTORS, Architecture, Published
 from emca_deploy.results.codec import version
+from emca_deploy.tasks.detector_config import DETECTOR_KINDS
 
 __all__ = ["DETECTOR_CLASSES", "DetectorSize", "ModelSize", "ModelsReport", "models"]
 

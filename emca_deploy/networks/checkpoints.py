@@ -10,12 +10,12 @@ from emca_deploy.checkpoint_files.opening import CheckpointFile, open_checkpoint
 from emca_deploy.checkpoint_files.stored import TensorProblem
 from emca_deploy.errors import CheckpointError
 from emca_deploy.networks.detector_files import DetectorFit, find_detectors, fit_detector
-from emca_deploy.networks.detectors.config import DetectorConfig
 from emca_deploy.networks.fitting import Fit, empty_network, fit_network, is_counter
 from emca_deploy.networks.networks import Network, find_networks
 from emca_deploy.networks.registry import count_parameters, find_architecture
 from emca_deploy.preprocessing import PreprocessingOptions
 from emca_deploy.results import codec
+from emca_deploy.tasks.detector_config import DetectorConfig
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -21,10 +21,10 @@ from emca_deploy.networks.detector_layouts import (
 )
 from emca_deploy.networks.detector_settings import DetectorFacts, Sizes, read_facts
 from emca_deploy.networks.detector_weights import convert_heads, count_detector_classes, fold_epsilon, mismatch
-from emca_deploy.networks.detectors.config import DetectorKind
 from emca_deploy.networks.fitting import Fit, Inferred, differences, empty_network, infer, is_counter, nearest_depth
 from emca_deploy.networks.layouts import Translated, translate
 from emca_deploy.networks.networks import Network, is_average, without_wrappers
+from emca_deploy.tasks.detector_config import DetectorKind
 
 if TYPE_CHECKING:
     from torch import Tensor

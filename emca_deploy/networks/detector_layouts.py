@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from emca_deploy.networks.detectors.config import DetectorKind
+from emca_deploy.tasks.detector_config import DetectorKind
 
 __all__ = [
     "BODY",

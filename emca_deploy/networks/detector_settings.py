@@ -9,9 +9,9 @@ from emca_deploy.checkpoint_files.mmdet_settings import MmdetSettings, read_sett
 from emca_deploy.checkpoint_files.opening import CheckpointFile
 from emca_deploy.errors import CheckpointError, DataError
 from emca_deploy.networks.detector_layouts import DetectorLayout
-from emca_deploy.networks.detectors.config import DetectorConfig, DetectorKind, default_config
 from emca_deploy.preprocessing import IMAGENET_MEAN, IMAGENET_STD, PreprocessingOptions
 from emca_deploy.results.codec import from_json
+from emca_deploy.tasks.detector_config import DetectorConfig, DetectorKind, default_config
 
 __all__ = ["DETECTOR_KEY", "DetectorFacts", "Sizes", "read_facts"]
 

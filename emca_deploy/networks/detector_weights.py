@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from emca_deploy.networks.detector_layouts import DetectorLayout
-from emca_deploy.networks.detectors.config import DetectorKind
+from emca_deploy.tasks.detector_config import DetectorKind
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from emca_deploy.errors import UnknownNameError
-from emca_deploy.networks.detectors.config import DETECTOR_KINDS, DetectorConfig, DetectorKind
+from emca_deploy.tasks.detector_config import DETECTOR_KINDS, DetectorConfig, DetectorKind
 
 if TYPE_CHECKING:
     from torch import nn

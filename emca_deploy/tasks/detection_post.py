@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from emca_deploy.arrays import Float32Array, Float64Array, Int64Array
-from emca_deploy.networks.detectors.config import LARGEST_LOG, RETINANET_LEVELS, ROI_LEVELS, RPN_LEVELS, DetectorConfig
 from emca_deploy.tasks.detection_heads import box_head, mask_head, roi_align
+from emca_deploy.tasks.detector_config import LARGEST_LOG, RETINANET_LEVELS, ROI_LEVELS, RPN_LEVELS, DetectorConfig
 
 __all__ = ["HostDetections", "greedy_nms", "rcnn_detections", "retinanet_detections"]
 

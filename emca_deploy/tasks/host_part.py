@@ -9,10 +9,10 @@ import numpy.typing as npt
 
 from emca_deploy.artifacts import read_manifest
 from emca_deploy.errors import DataError, ModelError
-from emca_deploy.networks.detectors.config import DetectorConfig
 from emca_deploy.npz import read_arrays
 from emca_deploy.results.codec import from_json
 from emca_deploy.tasks.detection_post import HostDetections, rcnn_detections, retinanet_detections
+from emca_deploy.tasks.detector_config import DetectorConfig
 from emca_deploy.tasks.task import Arrays
 
 __all__ = ["HEADS", "heads_path", "host_part"]

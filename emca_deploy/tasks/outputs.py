@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from emca_deploy.artifacts import TensorSpec
 from emca_deploy.errors import ModelError, UnknownNameError
-from emca_deploy.networks.detectors.config import RETINANET_LEVELS, ROI_LEVELS, RPN_LEVELS
 from emca_deploy.onnx_file.header import dtype_name
 from emca_deploy.requests import TaskName
+from emca_deploy.tasks.detector_config import RETINANET_LEVELS, ROI_LEVELS, RPN_LEVELS
 
 if TYPE_CHECKING:
     import onnx

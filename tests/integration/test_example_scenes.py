@@ -76,9 +76,9 @@ def test_annotations_are_those_of_coco(scenes, garments, tmp_path):
 def test_training_continues_where_it_stopped(tmp_path, monkeypatch, capsys):
     from safetensors import safe_open
 
-    from emca_deploy.networks.detectors.config import DetectorConfig
     from emca_deploy.networks.registry import create_model
     from emca_deploy.results import codec
+    from emca_deploy.tasks.detector_config import DetectorConfig
 
     if not Path("/usr/share/datasets/fashion-mnist").is_dir():
         pytest.skip("Fashion-MNIST is not installed")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from emca_deploy.arrays import Float64Array
-from emca_deploy.networks.detectors.config import DetectorConfig
+from emca_deploy.tasks.detector_config import DetectorConfig
 
 __all__ = ["level_anchors"]
 

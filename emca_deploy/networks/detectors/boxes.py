@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from emca_deploy.networks.detectors.config import LARGEST_LOG
+from emca_deploy.tasks.detector_config import LARGEST_LOG
 
 __all__ = ["area", "clip_boxes", "decode", "encode", "large_enough", "overlaps", "pairwise_iou"]
 

@@ -4,12 +4,12 @@ from dataclasses import replace
 from typing import Any
 
 from emca_deploy.errors import InputError
-from emca_deploy.networks.detectors.config import DetectorConfig, DetectorKind, default_config
 from emca_deploy.networks.detectors.detector import Detector
 from emca_deploy.networks.detectors.rcnn import FasterRcnn, MaskRcnn
 from emca_deploy.networks.detectors.retinanet import RetinaNet
 from emca_deploy.networks.pkcam import PkcamBackbone
 from emca_deploy.networks.resnet import ResNetBackbone
+from emca_deploy.tasks.detector_config import DetectorConfig, DetectorKind, default_config
 
 __all__ = ["build_detector", "configure"]
 

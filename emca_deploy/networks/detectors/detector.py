@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from emca_deploy.networks.detectors.config import RPN_LEVELS, DetectorConfig
 from emca_deploy.networks.detectors.losses import Sampling
+from emca_deploy.tasks.detector_config import RPN_LEVELS, DetectorConfig
 
 __all__ = ["Detector", "level_shapes"]
 

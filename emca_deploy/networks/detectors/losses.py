@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from emca_deploy.networks.detectors.boxes import encode
-from emca_deploy.networks.detectors.config import DetectorConfig
 from emca_deploy.networks.detectors.matching import Truth, match, sample
 from emca_deploy.networks.detectors.postprocessing import gather_rows
 from emca_deploy.networks.detectors.roi import sample_on_grid
+from emca_deploy.tasks.detector_config import DetectorConfig
 
 __all__ = ["Regions", "Sampling", "box_losses", "mask_loss", "retinanet_losses", "rpn_losses", "sample_regions"]
 

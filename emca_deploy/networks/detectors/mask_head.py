@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emca_deploy.networks.detectors.config import DetectorConfig
+from emca_deploy.tasks.detector_config import DetectorConfig
 
 __all__ = ["MaskHead"]
 

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emca_deploy.networks.detectors.boxes import clip_boxes, decode, large_enough
-from emca_deploy.networks.detectors.config import DetectorConfig
 from emca_deploy.networks.detectors.nms import Suppression
+from emca_deploy.tasks.detector_config import DetectorConfig
 
 __all__ = ["BoxDetections", "ClassMasks", "DenseDetections", "Detections", "Proposals"]
 

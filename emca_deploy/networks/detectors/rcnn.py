@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from emca_deploy.networks.detectors.anchors import level_anchors
-from emca_deploy.networks.detectors.config import ROI_LEVELS, RPN_LEVELS, DetectorConfig
 from emca_deploy.networks.detectors.detector import Detector, level_shapes
 from emca_deploy.networks.detectors.fpn import FeaturePyramid
 from emca_deploy.networks.detectors.losses import box_losses, mask_loss, rpn_losses, sample_regions
@@ -15,6 +14,7 @@ from emca_deploy.networks.detectors.matching import pad_targets
 from emca_deploy.networks.detectors.postprocessing import BoxDetections, ClassMasks, Detections, Proposals
 from emca_deploy.networks.detectors.roi import BoxHead, Canvas, RoiAlign
 from emca_deploy.networks.detectors.rpn import RpnHead
+from emca_deploy.tasks.detector_config import ROI_LEVELS, RPN_LEVELS, DetectorConfig
 
 __all__ = ["FasterRcnn", "MaskRcnn"]
 

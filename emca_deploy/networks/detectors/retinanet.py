@@ -8,13 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emca_deploy.networks.detectors.anchors import level_anchors
-from emca_deploy.networks.detectors.config import RETINANET_LEVELS, DetectorConfig
 from emca_deploy.networks.detectors.detector import Detector, level_shapes
 from emca_deploy.networks.detectors.fpn import FeaturePyramid
 from emca_deploy.networks.detectors.losses import retinanet_losses
 from emca_deploy.networks.detectors.matching import pad_targets
 from emca_deploy.networks.detectors.postprocessing import DenseDetections, Detections
 from emca_deploy.networks.detectors.rpn import flatten_level, init_convolutions
+from emca_deploy.tasks.detector_config import RETINANET_LEVELS, DetectorConfig
 
 __all__ = ["RetinaNet"]
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from emca_deploy.errors import InputError
 from emca_deploy.networks.detectors.boxes import area
-from emca_deploy.networks.detectors.config import ROI_LEVELS, DetectorConfig
+from emca_deploy.tasks.detector_config import ROI_LEVELS, DetectorConfig
 
 __all__ = ["BoxHead", "Canvas", "RoiAlign", "RoiForm", "sample_on_grid"]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from emca_deploy.networks.detectors.anchors import level_anchors
-from emca_deploy.networks.detectors.config import default_config
+from emca_deploy.tasks.detector_config import default_config
 
 SHAPES = [(24, 32), (12, 16), (6, 8), (3, 4), (2, 2)]
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from emca_deploy.networks.detectors.config import DetectorConfig
 from emca_deploy.networks.detectors.postprocessing import BoxDetections
+from emca_deploy.tasks.detector_config import DetectorConfig
 from zoo import detections as reference
 from zoo.detectors import small_detector
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from emca_deploy.errors import InputError
-from emca_deploy.networks.detectors.config import DetectorConfig
 from emca_deploy.networks.detectors.roi import Canvas, RoiAlign, sample_on_grid
+from emca_deploy.tasks.detector_config import DetectorConfig
 from zoo.detections import crops, level_of, roi_align
 
 BOXES = np.array(

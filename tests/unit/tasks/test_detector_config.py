@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from emca_deploy.errors import DataError
-from emca_deploy.networks.detectors.config import DETECTOR_KINDS, DetectorConfig, default_config
 from emca_deploy.results import codec
+from emca_deploy.tasks.detector_config import DETECTOR_KINDS, DetectorConfig, default_config
 
 
 @pytest.mark.parametrize("kind", DETECTOR_KINDS)
