@@ -3,15 +3,18 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from shutil import copyfile
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
+from emca_deploy.atomic import atomic_write
 from emca_deploy.data.choosing import assumed_note
 from emca_deploy.errors import InputError
 from emca_deploy.exporting.checkpoint import CheckpointExport, ExportOptions, export_checkpoint
 from emca_deploy.exporting.detectors import DetectorExport
 from emca_deploy.exporting.dla_convert import DlaConversion, convert_for_dla
 from emca_deploy.preprocessing import Preprocessing, PreprocessingOptions
+from emca_deploy.tasks.host_part import heads_path
 
 if TYPE_CHECKING:
     from emca_deploy.networks.checkpoints import CheckpointSource, ModelSpec
@@ -92,13 +95,13 @@ def _for_dla(request: ExportRequest, found: Found | None) -> ExportReport:
         return ExportReport(None, convert_for_dla(request.checkpoint, request.output), request.checkpoint)
     with TemporaryDirectory() as folder:
         plain = Path(folder) / request.output.name
-        exported = export_checkpoint(request.checkpoint, plain, request, found, _refuse_detector)
+        exported = export_checkpoint(request.checkpoint, plain, request, found, lambda spec: _check_dense(spec, request.part))
+        if (heads := heads_path(plain)).is_file():
+            with atomic_write(heads_path(request.output)) as place:
+                copyfile(heads, place)
         return ExportReport(exported, convert_for_dla(plain, request.output), request.checkpoint)
 
 
-def _refuse_detector(spec: "ModelSpec") -> None:
-    if spec.detector is not None:
-        raise InputError(
-            f"--form dla: {spec.arch} is a detector, and no DLA runs its selection of boxes",
-            "export --part dense for a DLA, without --form",
-        )
+def _check_dense(spec: "ModelSpec", part: str) -> None:
+    if spec.detector is not None and part != "dense":
+        raise InputError(f"--form dla: {spec.arch} is a detector, and no DLA selects boxes", "add --part dense")

@@ -18,6 +18,7 @@ from emca_deploy.exporting.parity import MAX_RELATIVE_ERROR, Parity, gated_parit
 from emca_deploy.onnx_file.file import OnnxFile
 from emca_deploy.onnx_file.refusal import graph_errors
 from emca_deploy.results.codec import to_json
+from emca_deploy.tasks.outputs import SCORES
 
 __all__ = ["DlaConversion", "convert_for_dla", "load_float_model"]
 
@@ -58,30 +59,40 @@ class DlaConversion:
 
 
 def convert_for_dla(model: Path, output: Path) -> DlaConversion:
-    """Write a float32 ONNX classifier in forms that a DLA runs, with a manifest, after comparing it with the original.
+    """Write a float32 ONNX model in forms that a DLA runs, with a manifest, after comparing it with the original.
 
     Raises:
-        ModelError: the model cannot be read, is quantized or fp16, or ONNX Runtime does not run it.
+        ModelError: the model cannot be read, is quantized or fp16, is a whole detector, or ONNX Runtime does not run it.
         InputError: its batch is larger than a DLA takes, or `output` is `model`.
-        GateError: the logits differ by more than float rounding; no file is left.
+        GateError: an output differs by more than float rounding; no file is left.
         OutputError: `output` cannot be written.
     """
     if output.exists() and model.exists() and output.samefile(model):
         raise InputError(f"{output}: is the model itself", "name another output with -o")
     source = read_manifest(model)
+    if any(value.name == SCORES for value in OnnxFile.open(model).graph.output):
+        raise ModelError(f"{model}: is a whole detector, and no DLA selects boxes", "export it with --part dense first")
     loaded = load_float_model(model)
     shape = _input_shape(model, loaded.graph)
     images = _images(shape, source.preprocessing if source else None)
     with write_artifact(output) as draft:
-        expected = run_onnx(model, images)[0]
+        expected = run_onnx(model, images)
         forms = to_dla(loaded)
         ir.save(loaded, draft.path)
         remedy = "use the model as it is; if its weights are sound, report where it came from"
-        logits = run_onnx(draft.path, images)[0]
-        parity = gated_parity(expected, logits, MAX_RELATIVE_ERROR, "the rewrite for a DLA changes the logits", remedy)
+        problem, found = "the rewrite for a DLA changes the outputs", run_onnx(draft.path, images)
+        parities = [
+            gated_parity(_flat(one), _flat(other), MAX_RELATIVE_ERROR, problem, remedy)
+            for one, other in zip(expected, found, strict=True)
+        ]
+        parity = max(parities, key=lambda one: one.max_rel)
         result = DlaConversion(output, model, forms, parity)
         draft.manifest = _manifest(source, result)
     return result
+
+
+def _flat(output: Float32Array) -> Float32Array:
+    return output.reshape(len(output), -1)
 
 
 def load_float_model(path: Path) -> ir.Model:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
+from detector_graphs import write_dense_retinanet, write_detector
 from onnx import TensorProto, checker, helper, numpy_helper, save
 from refusals import refusing
 
@@ -211,3 +212,15 @@ def test_quantized_and_half_models_are_refused(tmp_path) -> None:
     quantized = written(tmp_path / "q.onnx", [node, back], [scale], (3, 8, 8), ["n", 3, 8, 8])
     with refusing(ModelError, quantized):
         load_float_model(quantized)
+
+
+def test_a_dense_part_is_converted_with_all_its_outputs_and_a_whole_detector_is_refused(tmp_path: Path) -> None:
+    dense = write_dense_retinanet(tmp_path / "dense.onnx")
+    made = convert_for_dla(dense, tmp_path / "dla.onnx")
+    assert made.parity.max_rel < ROUNDING
+    manifest = read_manifest(made.onnx)
+    assert manifest is not None
+    assert manifest.details["detector"]["config"]["num_classes"] > 0
+    with refusing(ModelError, "whole.onnx"):
+        convert_for_dla(write_detector(tmp_path / "whole.onnx"), tmp_path / "out.onnx")
+    assert not (tmp_path / "out.onnx").exists()
