@@ -9,13 +9,11 @@ from emca_deploy.artifacts import TensorSpec
 from emca_deploy.errors import ModelError, UnknownNameError
 from emca_deploy.onnx_file.header import dtype_name
 from emca_deploy.requests import TaskName
-from emca_deploy.tasks.detector_config import RETINANET_LEVELS, ROI_LEVELS, RPN_LEVELS
 
 if TYPE_CHECKING:
     import onnx
 
 __all__ = [
-    "DENSE",
     "DETECTOR",
     "MASKS",
     "SCORES",
@@ -34,11 +32,9 @@ DETECTOR = ("num_detections", "boxes", "scores", "labels")
 MASKS = "masks"
 SCORES = "scores"
 
-DENSE = (
-    tuple(f"{kind}_{level}" for kind in ("logits", "deltas") for level in RETINANET_LEVELS),
-    tuple(f"{kind}_{level}" for kind in ("objectness", "deltas") for level in RPN_LEVELS) + RPN_LEVELS[:ROI_LEVELS],
-)
-"""Outputs of the dense part of RetinaNet, and of Faster R-CNN and Mask R-CNN."""
+DENSE_SCORES = ("logits_p", "objectness_p")
+DELTAS = "deltas_p"
+"""Beginnings of the names of a dense part's outputs for each level, such as "deltas_p3"; an R-CNN has levels "p2" to "p5" too."""
 
 SHAPING = frozenset({"Identity", "Flatten", "Reshape", "Squeeze", "Cast", "Dropout"})
 """Operators that move or convert logits, and keep their order."""
@@ -86,7 +82,8 @@ def choose_outputs(path: Path, outputs: Sequence[TensorSpec], wanted: str | None
     """
     names = _detector_names(outputs)
     if names and wanted is None:
-        main = SCORES if SCORES in names else names[0]
+        dense = (name for name in names if name.startswith(DENSE_SCORES))
+        main = SCORES if SCORES in names else next(dense, names[0])
         return ReadOutputs("detection", next(output for output in outputs if output.name == main), names)
     logits = choose_output(path, outputs, wanted, preferred)
     return ReadOutputs("classification", logits, (logits.name,))
@@ -96,7 +93,7 @@ def _detector_names(outputs: Sequence[TensorSpec]) -> tuple[str, ...]:
     given = [output.name for output in outputs]
     if set(DETECTOR) <= set(given):
         return (*DETECTOR, *(name for name in given if name == MASKS))
-    return next((names for names in DENSE if set(names) <= set(given)), ())
+    return tuple(given) if any(name.startswith(DELTAS) for name in given) else ()
 
 
 def choose_output(path: Path, outputs: Sequence[TensorSpec], wanted: str | None, preferred: str | None = None) -> TensorSpec:
