@@ -198,7 +198,7 @@ def _check_placement(request: CalibrateRequest) -> None:
 
 def _check_task(request: CalibrateRequest) -> None:
     """Refuse what compares logits for a network that has none."""
-    task = TASKS["classification" if request.output_name is not None else OnnxFile.open(request.model).quantized_task]
+    task = TASKS["classification" if request.output_name is not None else OnnxFile.open(request.model).task]
     if task.has_logits:
         return
     unable = {

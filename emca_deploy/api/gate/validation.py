@@ -59,7 +59,7 @@ class Validation:
             MissingError: the backend's library is not installed.
         """
         file = OnnxFile.open(model)
-        task = file.quantized_task if options.output_name is None else "classification"
+        task = file.task if options.output_name is None else "classification"
         if task != file.task:
             problem = f"--max-drop: {model} is the dense part of a detector, which returns no detections"
             raise InputError(problem, "calibrate the whole detector within the gate, or leave --max-drop and --val out")
