@@ -77,7 +77,8 @@ def sweep(request: SweepRequest, stage: Stage = silent, finished: Finished | Non
     plan = read_plan(request.plan)
     folder = SweepFolder(request.output)
     keys = Keys(plan, folder.digests)
-    cells = _in_order(plan, keys)
+    cells, same = _in_order(plan, keys)
+    plan = replace(plan, notes=(*plan.notes, *same))
     chosen = _chosen(request.only, cells)
     if request.dry_run:
         return _Sweep(request, plan, folder, keys, cells, stage).report(chosen)
@@ -86,12 +87,17 @@ def sweep(request: SweepRequest, stage: Stage = silent, finished: Finished | Non
         return _Sweep(request, plan, folder, keys, cells, stage).run(chosen, finished)
 
 
-def _in_order(plan: Plan, keys: Keys) -> dict[str, SweepCell]:
-    """Return the cells by key in random order, which spreads similar cells over the time of the sweep."""
-    found = {digest_of(keys.cell(cell)): cell for cell in plan.cells}
+def _in_order(plan: Plan, keys: Keys) -> tuple[dict[str, SweepCell], tuple[str, ...]]:
+    """Return the cells by key in random order, which spreads similar cells over time, and notes on models with two names."""
+    found: dict[str, SweepCell] = {}
+    same: dict[str, None] = {}
+    for cell in plan.cells:
+        first = found.setdefault(digest_of(keys.cell(cell)), cell)
+        if first is not cell:
+            same[f"{cell.model} is the same file as {first.model}, which is measured"] = None
     order = sorted(found)
     random.Random(plan.measure.seed).shuffle(order)
-    return {key: found[key] for key in order}
+    return {key: found[key] for key in order}, tuple(same)
 
 
 def _chosen(only: Sequence[str], cells: dict[str, SweepCell]) -> frozenset[str]:
@@ -133,7 +139,13 @@ class _Sweep:
         self.places = Places(self.plan, self.keys, self.folder.shared)
         self.work = SharedWork(self.plan, self.places, self.stage)
         self._counted: set[Path] = set()
-        self.rows = {key: self.folder.row(key) or self._pending(key, cell) for key, cell in self.cells.items()}
+        self.rows = {key: self._row(key, cell) for key, cell in self.cells.items()}
+
+    def _row(self, key: str, cell: SweepCell) -> SweepRow:
+        found = self.folder.row(key)
+        return (
+            self._pending(key, cell) if found is None else replace(found, cell=cell, name=cell.name)
+        )  # its model may be renamed
 
     def run(self, chosen: frozenset[str], finished: Finished | None) -> SweepReport:
         """Measure the chosen cells that have no result."""

@@ -226,6 +226,11 @@ def test_a_changed_model_is_a_changed_cell_and_shared_work_is_done_once(plan, tm
         assert all((tmp_path / "out" / file).is_file() or file == "net.onnx" for file in kept.files.values())
     made = sorted(path.name.partition("-")[0] for path in (tmp_path / "out" / "shared").iterdir())
     assert made == ["accuracy"] * 2 + ["engine"] * 4 + ["int8", "logits", "ranges"]
+    (tmp_path / "net.onnx").rename(tmp_path / "moved.onnx")
+    plan((tmp_path / "plan.toml").read_text().replace("net.onnx", "moved.onnx"))
+    assert run(["sweep", "plan.toml", "-o", "out", "--dry-run", "--json"]) == 0
+    assert {row["key"]: row["status"] for row in document(capsys)["cells"]} == {row["key"]: "done" for row in first["cells"]}
+    plan((tmp_path / "plan.toml").read_text().replace("moved.onnx", "net.onnx"))
     network.doc_string = "another file of the same network"
     onnx.save(network, tmp_path / "net.onnx")
     assert run(["sweep", "plan.toml", "-o", "out", "--dry-run", "--json"]) == 0

@@ -12,7 +12,7 @@ from emca_deploy._optional import installed_version
 from emca_deploy._version import __version__
 from emca_deploy.api.sweeping.models import Model
 from emca_deploy.api.sweeping.plan import Plan
-from emca_deploy.artifacts import sha256_file, write_json
+from emca_deploy.artifacts import read_manifest, sha256_file, write_json
 from emca_deploy.backends.records import BACKENDS
 from emca_deploy.checkpoint_files.opening import list_shards
 from emca_deploy.data.sources import open_source
@@ -25,7 +25,6 @@ from emca_deploy.unchanged import stamp_of
 __all__ = ["CHARACTERS", "Keys", "digest_of"]
 
 CHARACTERS = 16
-EXPORTING = ("torch", "onnx_ir")
 
 
 def digest_of(inputs: Mapping[str, Any]) -> str:
@@ -43,8 +42,9 @@ class Keys:
     """
 
     def __init__(self, plan: Plan, remembered: Path) -> None:
-        self._plan, self._file = plan, remembered
+        self._plan = plan
         self._digests = _Digests(remembered)
+        self._versions: dict[str, str | None] = {}
 
     @cached_property
     def fingerprint(self) -> str:
@@ -56,7 +56,7 @@ class Keys:
         self._digests.save()
 
     def model(self, model: Model) -> dict[str, Any]:
-        """Return what identifies a model: the sha256 of its files, or its name."""
+        """Return what identifies a model: the sha256 of its files and its preprocessing, or its name."""
         if model.path is None:
             return {"name": model.name}
         path = model.path
@@ -64,11 +64,10 @@ class Keys:
             files = [path, *(sidecar.path for sidecar in OnnxFile.open(path).sidecars)]
         else:
             files = [path, *list_shards(path)]
-        beside = path.with_name(f"{path.name}.manifest.json")
-        found = {file.name: self._digests.get(file, lambda file=file: sha256_file(file)) for file in files}
-        if beside.is_file():
-            found[beside.name] = sha256_file(beside)
-        return {"sha256": found}
+        manifest = read_manifest(path, verify=False)
+        known = manifest.preprocessing if manifest is not None else None
+        digests = [self._digests.get(file, lambda file=file: sha256_file(file)) for file in files]
+        return {"sha256": digests, "preprocessing": None if known is None else known.identity()}
 
     def export(self, cell: SweepCell, precision: str) -> dict[str, Any]:
         """Return what the ONNX file of a cell's model depends on."""
@@ -112,13 +111,13 @@ class Keys:
 
     def probes(self) -> dict[str, Any]:
         """Return what the latencies of probes depend on."""
-        modules = {name: backend.module for name, backend in BACKENDS.items() if backend.module is not None}
-        versions = {name: installed_version(module) for name, module in modules.items()}
+        versions = {name: self._version(name) for name in BACKENDS}
         return {"runtime": versions, "fingerprint": self.fingerprint, "emca_deploy": __version__}
 
     def cell(self, cell: SweepCell) -> dict[str, Any]:
         """Return what the result of a cell depends on."""
-        inputs = {"cell": asdict(cell), "model": self.model_file(cell), "measure": asdict(self._plan.measure)}
+        own = {name: value for name, value in asdict(cell).items() if name != "model"}  # a file may be moved or renamed
+        inputs = {"cell": own, "model": self.model_file(cell), "measure": asdict(self._plan.measure)}
         if self._plan.validation is not None:
             inputs["accuracy"] = self.accuracy(cell, None)
         return {**inputs, **self._runtime(cell), "emca_deploy": __version__}
@@ -127,9 +126,13 @@ class Keys:
         """Return the versions of a cell's runtime and the machine, as far as they are known before a run."""
         if self._plan.places[cell.target].target.is_remote:
             return {}
-        module = BACKENDS[cell.backend].module
-        version = None if module is None else installed_version(module)
-        return {"runtime": {cell.backend: version}, "fingerprint": self.fingerprint}
+        return {"runtime": {cell.backend: self._version(cell.backend)}, "fingerprint": self.fingerprint}
+
+    def _version(self, backend: str) -> str | None:
+        if backend not in self._versions:
+            module = BACKENDS[backend].module
+            self._versions[backend] = None if module is None else installed_version(module)
+        return self._versions[backend]
 
     def _data(self, key: str) -> str | None:
         name = self._plan.option(key)

@@ -53,12 +53,12 @@ class Ranking:
         """Return what is known about each cell."""
         for key, row in rows.items():
             if key not in self._expected:
-                self._expected[key] = self._expect(row.cell)
+                self._expected[key] = self.expect(row.cell)
         accurate = self._plan.validation is not None
         found = predict(tuple(rows.values()), [self._expected[key] for key in rows], with_accuracy=accurate)
         return dict(zip(rows, found, strict=True))
 
-    def _expect(self, cell: SweepCell) -> float | None:
+    def expect(self, cell: SweepCell) -> float | None:
         """Return the latency of a cell by the probes, in ms; None without probes or a model to read."""
         model = self._plan.models[cell.model]
         local = self._plan.places[cell.target].target.kind == "cpu"

@@ -49,20 +49,24 @@ class SharedWork:
         source, engine = self.onnx(cell), self._places.engine(cell)
         if engine is None:
             return str(source)
+        self._make(engine, f"building for {cell.backend}", lambda: self._build(cell, source, engine))
+        return str(engine)
+
+    def _build(self, cell: SweepCell, source: Path, engine: Path) -> None:
         from emca_deploy.api.build import build
 
+        target = cell.target if self._plan.places[cell.target].target.builds else "cpu"
         request = BuildRequest(
             str(source),
             cell.backend,
             str(engine),
-            target=cell.target if self._plan.places[cell.target].target.builds else "cpu",
+            target,
             threads=cell.threads,
             batch=cell.batch,
             choices=TrtChoices(targets=self._plan.step(cell).capabilities),
             io=self.io(cell),
         )
-        self._make(engine, f"building for {cell.backend}", lambda: build(request))
-        return str(engine)
+        build(request)
 
     def io(self, cell: SweepCell) -> dict[str, Any]:
         """Return what the user said about the input of an ONNX file, which an exported file says itself."""
@@ -78,23 +82,27 @@ class SharedWork:
         """
         if not self._places.quantizes(cell):
             return self.exported(cell, "fp16" if cell.precision == "fp16" else "fp32")
+        source, output = self.exported(cell, "fp32"), self._places.onnx(cell)
+        self._make(output, f"calibrating {cell.model} for {cell.backend}", lambda: self._calibrate(cell, source, output))
+        return output
+
+    def _calibrate(self, cell: SweepCell, source: Path, output: Path) -> None:
         from emca_deploy.api.calibrate import CalibrateRequest, calibrate
 
-        assert self._plan.data is not None  # the plan was checked
-        source, output, ranges = self.exported(cell, "fp32"), self._places.onnx(cell), self._places.ranges(cell)
+        plan, ranges = self._plan, self._places.ranges(cell)
+        assert plan.data is not None  # the plan was checked
         ranges.parent.mkdir(exist_ok=True)
         request = CalibrateRequest(
             source,
-            self._plan.data,
+            plan.data,
             output,
             cell.backend,
-            samples=self._plan.option("samples", DEFAULT_SAMPLES),
-            recover=self._plan.option("recover", "weights"),
+            samples=plan.option("samples", DEFAULT_SAMPLES),
+            recover=plan.option("recover", "weights"),
             table=ranges,
             preprocessing=self._said(cell),
         )
-        self._make(output, f"calibrating {cell.model} for {cell.backend}", lambda: calibrate(request, self._stage))
-        return output
+        calibrate(request, self._stage)
 
     def accuracy(self, cell: SweepCell) -> Accuracy | None:
         """Return the accuracy of a cell, measured once for all batches and threads; None for random weights or a fake.
@@ -102,13 +110,22 @@ class SharedWork:
         Raises:
             EmcaError: a step failed, now or for an earlier cell.
         """
-        plan, places = self._plan, self._places
-        if plan.validation is None or not places.validates(cell):
+        if not self._places.validates(cell):
             return None
+        place = self._places.accuracy(cell)
+        stage = f"validating {cell.model} on {cell.backend} in {cell.precision}"
+        self._make(place, stage, lambda: self._validate(cell, place), checked=False)
+        return _read(place)
+
+    def _validate(self, cell: SweepCell, place: Path) -> None:
         from emca_deploy.api.validate import ValidateRequest, validate
 
-        on_engine, place, kept = places.runs_engine(cell), places.accuracy(cell), places.reference_logits(cell)
+        plan, places = self._plan, self._places
+        on_engine, kept = places.runs_engine(cell), places.reference_logits(cell)
         compared = plan.models[cell.model].precision != "int8"
+        assert plan.validation is not None  # the cell is validated
+        if kept is not None:
+            kept.parent.mkdir(exist_ok=True)
         request = ValidateRequest(
             self.artifact(cell) if on_engine else str(self.onnx(cell)),
             plan.validation,
@@ -125,11 +142,7 @@ class SharedWork:
             labelling=plan.labelling,
             annotations=plan.annotations,
         )
-        if kept is not None:
-            kept.parent.mkdir(exist_ok=True)
-        stage = f"validating {cell.model} on {cell.backend} in {cell.precision}"
-        self._make(place, stage, lambda: write_json(place, to_json(validate(request, self._stage).accuracy)), checked=False)
-        return _read(place)
+        write_json(place, to_json(validate(request, self._stage).accuracy))
 
     def _said(self, cell: SweepCell) -> PreprocessingOptions:
         """Return the facts about the preprocessing that a file does not have; an exported file's manifest has all."""
@@ -141,11 +154,16 @@ class SharedWork:
         Raises:
             EmcaError: the export failed, now or for an earlier cell.
         """
-        plan, model, output = self._plan, self._plan.models[cell.model], self._places.exported(cell, precision)
-        if model.kind == "onnx":
-            return output
+        output = self._places.exported(cell, precision)
+        if self._plan.models[cell.model].kind != "onnx":
+            size = f" at {cell.image_size}" if cell.image_size else ""
+            self._make(output, f"exporting {cell.model}{size}", lambda: self._export(cell, precision, output))
+        return output
+
+    def _export(self, cell: SweepCell, precision: str, output: Path) -> None:
         from emca_deploy.api.export import ExportRequest, export
 
+        plan, model = self._plan, self._plan.models[cell.model]
         request = ExportRequest(
             model.path,
             output,
@@ -156,9 +174,7 @@ class SharedWork:
             preprocessing=plan.sized(cell),
             precision="fp16" if precision == "fp16" else "fp32",
         )
-        size = f" at {cell.image_size}" if cell.image_size else ""
-        self._make(output, f"exporting {cell.model}{size}", lambda: export(request))
-        return output
+        export(request)
 
     def _make(self, path: Path, title: str, work: Callable[[], object], *, checked: bool = True) -> None:
         """Do work that writes a file, unless the file exists; one that its manifest does not describe is made again."""
