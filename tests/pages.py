@@ -26,6 +26,7 @@ REASONS = (
     "needs a Jetson, by ssh",
     "installs packages",
     "needs the new backend",
+    "needs a detector",
 )
 _FENCE = re.compile(
     r"^(?:<!-- (?P<mark>[^\n]+?) -->\n)?(?P<indent> *)```(?P<language>\w*|\{[\w-]+\})\n(?P<text>.*?)^ *```$",
