@@ -7,6 +7,13 @@ import pytest
 from emca_deploy.cli import run
 
 
+@pytest.fixture(autouse=True)
+def _threads(request):
+    """Validate in this process, apart from the test of what is inside the gate."""
+    if "inside" not in request.node.name:
+        request.getfixturevalue("in_threads")
+
+
 @pytest.fixture
 def arguments(own, flat_images, tmp_path):
     fixed = ["--backend", "onnxruntime", "--threads", 1, "--samples", 4, "--recover", "none", "--method", "minmax"]

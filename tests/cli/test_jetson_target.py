@@ -78,6 +78,7 @@ def test_profile_in_a_power_mode(board, model, tmp_path, capsys):
     assert "not locked" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("in_threads")
 def test_a_slow_mode_is_warned_of_with_every_result(board, model, capsys):
     assert run(["profile", f"onnxruntime={model}", str(model), "--target", "jetson", "--json", "--no-telemetry", *PROFILE]) == 0
     document = json.loads(capsys.readouterr().out)
@@ -87,6 +88,7 @@ def test_a_slow_mode_is_warned_of_with_every_result(board, model, capsys):
     assert not (board / "var/recorded/asked").exists()
 
 
+@pytest.mark.usefixtures("in_threads")
 def test_what_was_measured_is_kept_where_the_mode_cannot_be_put_back(board, model, capsys):
     tool = board / "usr/sbin/nvpmodel"
     tool.write_text(tool.read_text().replace("-m)\n", "-m)\n    [ $2 = 0 ] && { echo NVPM ERROR: busy; exit 255; }\n"))
@@ -114,6 +116,7 @@ def test_an_interrupted_run_puts_the_mode_back(board, model, number):
     assert not (board / "var/lib/emca-deploy/power-mode.json").exists()
 
 
+@pytest.mark.usefixtures("in_threads")
 def test_validate_on_the_board(board, model, labelled_images, capsys):
     arguments = ["validate", str(model), "--data", str(labelled_images), "--target", "jetson", "--power-mode", "25W"]
     assert run([*arguments, "--reference", str(model), "--threads", "1", "--json"]) == 0
@@ -210,6 +213,7 @@ def test_deploy_on_the_board(board, checkpoint, flat_images, labelled_images, tm
     assert "MAXN_SUPER" in (tmp_path / "out/report.html").read_text()
 
 
+@pytest.mark.usefixtures("in_threads")
 def test_a_named_boards_power_mode_is_held_while_deploy_measures(board, tmp_path, monkeypatch):
     from dataclasses import replace
 

@@ -1,11 +1,13 @@
 """`emca-deploy sensitivity` as a user runs it."""
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -27,10 +29,10 @@ def arguments(model, data, *more):
 @pytest.fixture(scope="module")
 def document(own, flat_images):
     """Output and files of a first run."""
-    command = [sys.executable, "-m", "emca_deploy", *arguments(own, flat_images, "--json")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
-    assert f"note: {flat_images} has 10 images, fewer than --samples 11; all were used" in done.stderr
-    return json.loads(done.stdout)
+    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
+        assert run(arguments(own, flat_images, "--json")) == 0
+    assert f"note: {flat_images} has 10 images, fewer than --samples 11; all were used" in err.getvalue()
+    return json.loads(out.getvalue())
 
 
 def test_json_has_every_layer_and_block(document, own):

@@ -212,6 +212,7 @@ def run_of(spec, npz, **changes):
     return replace(LogitsRun(spec, npz, FOUR, batch_size=2), **changes)
 
 
+@pytest.mark.usefixtures("in_threads")
 def test_run_goes_on_from_every_place_it_may_have_stopped_at(make_spec, npz, tmp_path):
     keep = tmp_path / "l.npz"
     whole = run_of(make_spec(), npz).collect(keep=keep)
@@ -243,6 +244,7 @@ def test_a_process_that_is_alive_is_used_and_stays(make_spec, npz):
         assert worker.finish() == peak_mib > 0
 
 
+@pytest.mark.usefixtures("in_threads")
 def test_what_the_logits_depend_on_is_told_apart(make_spec, npz, tmp_path):
     keep = tmp_path / "l.npz"
     run_of(make_spec(), npz).collect(keep=keep)
@@ -257,6 +259,7 @@ def test_what_the_logits_depend_on_is_told_apart(make_spec, npz, tmp_path):
         run_of(make_spec(), npz).collect(keep=keep)
 
 
+@pytest.mark.usefixtures("in_threads")
 def test_logits_kept_before_there_was_a_choice_of_preprocessing_are_used_where_it_was_the_same(make_spec, npz, tmp_path):
     keep = tmp_path / "l.npz"
     then = replace(FOUR, exif="apply")
@@ -271,6 +274,7 @@ def test_logits_kept_before_there_was_a_choice_of_preprocessing_are_used_where_i
         run_of(make_spec(), npz).collect(keep=keep)
 
 
+@pytest.mark.usefixtures("in_threads")
 def test_weights_beside_an_onnx_file_count(make_spec, npz, tmp_path):
     model, weights = tmp_path / "m.onnx", tmp_path / "m.onnx.data"
     model.write_bytes(b"graph")
@@ -284,6 +288,7 @@ def test_weights_beside_an_onnx_file_count(make_spec, npz, tmp_path):
         run_of(spec, npz).collect(keep=keep)
 
 
+@pytest.mark.usefixtures("in_threads")
 def test_large_logits_lie_in_a_file(make_spec, npz, monkeypatch):
     small = run_of(make_spec(), npz).collect().logits
     monkeypatch.setattr(logits_rows, "MOST_IN_MEMORY_BYTES", 0)
@@ -292,6 +297,7 @@ def test_large_logits_lie_in_a_file(make_spec, npz, monkeypatch):
     np.testing.assert_array_equal(small, large)
 
 
+@pytest.mark.usefixtures("in_threads")
 def test_names_of_files_classes_and_numbers_come_back(make_spec, tmp_path):
     from PIL import Image
 

@@ -40,6 +40,7 @@ def test_logits_are_the_models_in_order_whatever_its_batch(make_spec, npz, batch
     assert found.preprocessing == FOUR
 
 
+@pytest.mark.usefixtures("in_threads")
 def test_limit_takes_logits_and_labels_of_the_same_images(make_spec, npz):
     path, arrays = npz(count=40)
     found = LogitsRun(make_spec(), path, FOUR, limit=8).collect()
@@ -50,6 +51,7 @@ def test_limit_takes_logits_and_labels_of_the_same_images(make_spec, npz):
         assert arrays["labels"][index] == label
 
 
+@pytest.mark.usefixtures("in_threads")
 def test_preprocessing_can_be_chosen_by_the_models_size(make_spec, npz):
     path, _ = npz(labels=False)
     found = LogitsRun(make_spec(), path).collect()
@@ -71,6 +73,7 @@ def test_relative_path_of_a_data_set(make_spec, npz, monkeypatch):
     assert len(LogitsRun(make_spec(), type(path)("data.npz"), FOUR).collect().logits) == 11
 
 
+@pytest.mark.usefixtures("in_threads")
 def test_batches_have_sixteen_images_and_the_last_one_the_rest(make_spec, npz):
     path, _ = npz(count=40)
     ticks = []
