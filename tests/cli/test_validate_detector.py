@@ -206,6 +206,10 @@ def test_a_classifier_and_a_detector_are_not_mixed_up(found, small_classifier, c
     (found / "classes" / "a").mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (9, 9)).save(found / "classes" / "a" / "1.png")
     refused(capsys, 2, "validate", found / "model.onnx", "--data", found / "classes", named=["annotations"])
+    labels = ("--labels", found / "labels.csv", *reference)
+    refused(
+        capsys, 2, "validate", found / "model.onnx", "--data", found / "classes", *labels, named=["model.onnx", "annotations"]
+    )
 
 
 @pytest.fixture

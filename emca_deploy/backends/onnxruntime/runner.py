@@ -177,6 +177,7 @@ class OrtRunner(Runner):
         self._path = Path(artifact)
         self._options = options
         self._session: Any = None
+        self._answers: list[npt.NDArray[Any]] = []
 
     def open(self) -> None:
         """Load the model, and set `input` and `output`."""
@@ -193,6 +194,7 @@ class OrtRunner(Runner):
         if self._session is None:
             raise RuntimeError("infer on a runner that is not open")
         native = self._boundary.to_native(batch)
+        self._answers = []  # those of the last call are freed before the next ones are made
         try:
             self._answers = self._session.run(self._outputs, {self._name: native})
             logits = self._boundary.to_logits(self._answers[self._main])
@@ -212,8 +214,9 @@ class OrtRunner(Runner):
         return self._boundary.to_native(batch)
 
     def close(self) -> None:
-        """Free the session."""
+        """Free the session and the outputs of its last call."""
         self._session = None
+        self._answers = []
 
     def describe(self) -> dict[str, Any]:
         """Return version, provider, threads and the batch the model runs at."""

@@ -36,6 +36,8 @@ class AnnotatedImages(Evaluation):
         self._truth: Truth | None = None
         if wishes.annotations is None:
             remedy = "give --annotations FILE"
+            if wishes.labelling.says_something:
+                raise InputError(f"{wishes.artifact}: is a detector, and labels of whole images say nothing about it", remedy)
             if wishes.max_drop is not None:
                 raise InputError(f"{wishes.data}: has no annotations to check --max-drop with", remedy)
             if wishes.reference is None:
