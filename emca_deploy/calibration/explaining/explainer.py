@@ -15,7 +15,7 @@ from onnx_ir.passes import common
 from emca_deploy._text import shell_word
 from emca_deploy.calibration.explaining.words import FINDINGS
 from emca_deploy.calibration.graphs.attention_path import find_attention
-from emca_deploy.calibration.graphs.weighted_layers import image_multiply_adds
+from emca_deploy.calibration.graphs.weighted_layers import image_multiply_adds, multiplying_layers
 from emca_deploy.calibration.placement.quantize import LARGEST_WEIGHT
 from emca_deploy.calibration.placement.recipe import Recipe
 from emca_deploy.canonical.edit import producer_of
@@ -138,7 +138,7 @@ class Explainer:
     def report(self) -> Int8Report:
         """Return the findings about the graph."""
         attention = find_attention(self.graph).nodes
-        layers = {node: image_multiply_adds(node) for node in self.graph if node.op_type in WEIGHT_INPUT}
+        layers = {node: image_multiply_adds(node) for node in multiplying_layers(self.graph)}
         quantized = [node for node in layers if self._is_int8(node, in_attention=node in attention)]
         for node in self.graph:
             self._look_between(node)

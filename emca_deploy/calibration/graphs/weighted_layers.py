@@ -11,10 +11,11 @@ from emca_deploy.arrays import Float32Array
 from emca_deploy.calibration.graphs.graph import has_weights
 from emca_deploy.canonical.edit import ints_of, set_constant
 from emca_deploy.multiply_adds import WEIGHT_INPUT, multiply_adds
+from emca_deploy.tasks.detector_layers import values_after
 
 __all__ = [
-    "ConvGeometry", "add_to_biases", "bias_of", "conv_geometry", "image_multiply_adds", "output_axis", "set_bias", "weight_of",
-    "weight_rows", "weighted_layers",
+    "ConvGeometry", "add_to_biases", "bias_of", "conv_geometry", "image_multiply_adds", "multiplying_layers", "output_axis",
+    "set_bias", "weight_of", "weight_rows", "weighted_layers",
 ]  # fmt: skip
 
 
@@ -33,6 +34,12 @@ class ConvGeometry:
 def weighted_layers(graph: ir.Graph) -> dict[str, ir.Node]:
     """Return the convolutions and linear layers of a float graph by node name, in the order they run."""
     return {str(node.name): node for node in graph if node.op_type in LAYERS and has_weights(node)}
+
+
+def multiplying_layers(graph: ir.Graph) -> list[ir.Node]:
+    """Return the operators that multiply and add, in order, but for products of selected boxes, which are no layers."""
+    selected = values_after(value for node in graph if node.op_type == "TopK" for value in node.outputs)
+    return [node for node in graph if node.op_type in WEIGHT_INPUT and selected.isdisjoint(node.inputs)]
 
 
 def weight_of(node: ir.Node) -> Float32Array:

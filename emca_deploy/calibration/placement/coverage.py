@@ -9,12 +9,11 @@ import onnx_ir as ir
 
 from emca_deploy.calibration.graphs.graph import WEIGHTED, has_weights
 from emca_deploy.calibration.graphs.trunk import Trunk, find_trunk
-from emca_deploy.calibration.graphs.weighted_layers import image_multiply_adds
+from emca_deploy.calibration.graphs.weighted_layers import image_multiply_adds, multiplying_layers
 from emca_deploy.calibration.placement.place import Placement, lacks_kernel, matching_nodes, place, rounds_logits, stays_float
 from emca_deploy.calibration.placement.recipe import Recipe
 from emca_deploy.canonical.edit import producer_of
 from emca_deploy.errors import ModelError
-from emca_deploy.multiply_adds import WEIGHT_INPUT
 
 __all__ = ["ENOUGH_PERCENT", "Coverage", "FloatLayer", "measure_coverage", "recipe_coverage"]
 
@@ -76,7 +75,7 @@ class Coverage:
 def measure_coverage(graph: ir.Graph, placement: Placement, kept: Iterable[ir.Node] = ()) -> Coverage:
     """Return a placement's coverage of its float graph; `kept` are the nodes that a user keeps in float."""
     trunk = find_trunk(graph)
-    layers = {node: image_multiply_adds(node) for node in graph if node.op_type in WEIGHT_INPUT}
+    layers = {node: image_multiply_adds(node) for node in multiplying_layers(graph)}
     quantized, by_user = set(placement.weighted), set(kept)
     floating = []
     for node, macs in layers.items():

@@ -7,7 +7,7 @@ import numpy as np
 import onnx_ir as ir
 
 from emca_deploy.calibration.graphs.graph import dequantized
-from emca_deploy.calibration.graphs.weighted_layers import output_axis, weight_of
+from emca_deploy.calibration.graphs.weighted_layers import multiplying_layers, output_axis, weight_of
 from emca_deploy.calibration.placement.place import Edge, Placement
 from emca_deploy.calibration.placement.quantize import (
     QuantizedWeight,
@@ -23,7 +23,6 @@ from emca_deploy.calibration.placement.weight_only import store_as_int8
 from emca_deploy.calibration.ranges.observers import TensorRange
 from emca_deploy.canonical.edit import new_constant
 from emca_deploy.errors import InputError
-from emca_deploy.multiply_adds import WEIGHT_INPUT
 
 __all__ = ["InsertionCount", "insert_behind", "insert_pair", "insert_qdq"]
 
@@ -61,7 +60,7 @@ def insert_qdq(
         InputError: a tensor's range is missing, because the table is of another model.
     """
     graph = model.graph
-    every = sum(node.op_type in WEIGHT_INPUT for node in graph)
+    every = len(multiplying_layers(graph))
     params: dict[ir.Value, QuantParams] = {}
     for value, readers in placement.edges.items():
         source = value
