@@ -20,7 +20,7 @@ from emca_deploy.calibration.finetuning.finetune import Lessons, Start, checked_
 from emca_deploy.calibration.float_part import FloatPart, check_float_precision, halve_float_part, peaks_of
 from emca_deploy.calibration.graphs.graph import canonical_graph, load_graph
 from emca_deploy.calibration.graphs.products import products_on_one_thread
-from emca_deploy.calibration.graphs.regions import valid_regions
+from emca_deploy.calibration.graphs.regions import measured_model
 from emca_deploy.calibration.graphs.weighted_layers import add_to_biases
 from emca_deploy.calibration.left_out import LeftOut
 from emca_deploy.calibration.options import CalibrationOptions
@@ -155,7 +155,7 @@ def calibrate_model(
         raise OutputError(f"{output.parent}: no such folder", f"make it first: mkdir -p {shell_word(str(output.parent))}")
     refuse_quantized(model, recipe)
     canonical = canonical_graph(model, source.preprocessing, options.output_name)
-    graph_model, studied = canonical.model, valid_regions(canonical.model)
+    graph_model, studied = canonical.model, measured_model(canonical.model)
     coverage = recipe_coverage(model, graph_model.graph, recipe, options.keep_float)  # errors come before the long pass
     images = Images.of(source, options.samples, options.seed)
     source = kept_in_memory(source)
@@ -246,7 +246,7 @@ def ensure_ranges(
     key = _key(model, source, options)
 
     def measure() -> tuple[dict[str, Observation], Drawing | None]:
-        studied = valid_regions(load_graph(model, source.preprocessing, options.output_name))
+        studied = measured_model(load_graph(model, source.preprocessing, options.output_name))
         return _observe(studied, source, options, stage)
 
     table, reused = _ensure_table(key, path, options, measure, needed)

@@ -17,7 +17,7 @@ from emca_deploy._version import __version__
 from emca_deploy.arrays import Float32Array
 from emca_deploy.calibration.graphs.attention_path import find_attention
 from emca_deploy.calibration.graphs.graph import load_graph
-from emca_deploy.calibration.graphs.regions import valid_regions
+from emca_deploy.calibration.graphs.regions import measured_model
 from emca_deploy.calibration.graphs.simulation import Simulation
 from emca_deploy.calibration.graphs.weighted_layers import image_multiply_adds
 from emca_deploy.calibration.options import CalibrationOptions
@@ -90,7 +90,7 @@ def weights_on_file(
     if not rounded_path(*file).is_file():
         return {}
     images = Images.of(source, table.key.samples, table.key.seed)
-    floating = valid_regions(load_graph(model, source.preprocessing, options.output_name))
+    floating = measured_model(load_graph(model, source.preprocessing, options.output_name))
     rounding = Rounding(floating, table.key, file, len(images.looked_at))
     return rounding.weights(source, images.first(table.drawing), options.threads, silent)
 
@@ -114,7 +114,7 @@ def measure_sensitivity(
         OutputError: the side file cannot be written.
     """
     recipe = options.recipe
-    floating = valid_regions(load_graph(model, source.preprocessing, options.output_name))
+    floating = measured_model(load_graph(model, source.preprocessing, options.output_name))
     graph = floating.graph
     placement = place(graph, recipe, options.keep_float)
     units = find_units(graph, placement)

@@ -15,9 +15,10 @@ import onnx_ir as ir
 from emca_deploy.arrays import Float32Array
 from emca_deploy.calibration.graphs.graph_session import GraphSession, feed_of, fixed_batch, in_order, pool_size, prune
 from emca_deploy.canonical.edit import int64_constant, new_constant
+from emca_deploy.canonical.marks import compared_values, task_of_graph
 from emca_deploy.tasks.detector_layers import CROPS, values_before
 
-__all__ = ["Feed", "image_feeds", "read_given_regions", "valid_regions"]
+__all__ = ["Feed", "image_feeds", "measured_model", "read_given_regions"]
 
 IR_VERSION = 10
 
@@ -25,17 +26,20 @@ Feed = Mapping[str, npt.NDArray[Any]]
 """Inputs of a session by name: a batch of images, and the regions that a detector's heads read."""
 
 
-def valid_regions(model: ir.Model) -> ir.Model:
-    """Return a copy of a float detector whose heads read valid regions alone; a network without regions itself.
+def measured_model(model: ir.Model) -> ir.Model:
+    """Return what calibration measures of a float model: a classifier itself, or a copy of a detector up to its last layers.
 
-    The rows of an image are in the order of their scores, and valid ones have a score of 0 or more, so they are the first. Row i
-    becomes row i modulo their number.
+    These are the outputs of the copy, and its heads read valid regions alone. An image's rows are in the order of their scores, and
+    valid ones have a score of 0 or more, so they are the first. Row i becomes row i modulo their number.
     """
-    if not _regions(model.graph):
+    if task_of_graph(model.graph).has_logits:
         return model
     copy = model.clone()
     for value, (crop, scores) in _regions(copy.graph).items():
         _repeat_valid(copy.graph, value, crop, scores)
+    compared = compared_values(copy.graph)
+    copy.graph.outputs[:] = compared
+    prune(copy)
     return copy
 
 
@@ -91,7 +95,7 @@ def _repeat_valid(graph: ir.Graph, value: ir.Value, crop: ir.Node, scores: ir.Va
 
 
 def read_given_regions(model: ir.Model) -> list[str]:
-    """Let a detector's heads read regions that are given as inputs, in place; return the names of these inputs."""
+    """Let a detector's heads read regions that are given as inputs, and remove their selection, in place; return their names."""
     graph = model.graph
     given = []
     for value in _regions(graph):
@@ -99,6 +103,8 @@ def read_given_regions(model: ir.Model) -> list[str]:
         graph.inputs.append(entry)
         ir.convenience.replace_all_uses_with(value, entry)
         given.append(str(entry.name))
+    if given:
+        prune(model)
     return given
 
 

@@ -6,7 +6,7 @@ import onnxruntime
 import pytest
 
 from emca_deploy.calibration.graphs.graph import load_graph
-from emca_deploy.calibration.graphs.regions import image_feeds, read_given_regions, valid_regions
+from emca_deploy.calibration.graphs.regions import image_feeds, measured_model, read_given_regions
 from emca_deploy.calibration.graphs.simulation import Simulation
 from emca_deploy.canonical.edit import set_constant
 from emca_deploy.canonical.marks import compared_values
@@ -39,7 +39,7 @@ def run(model, image, *names):
 
 
 def test_heads_read_each_valid_region_in_turn(model, images):
-    valid = valid_regions(model)
+    valid = measured_model(model)
     counts = set()
     for image in images.images:
         scores, regions = run(model, image, "post.proposals.topk", "post.crop_boxes.regions")
@@ -54,7 +54,7 @@ def test_heads_read_each_valid_region_in_turn(model, images):
 
 def test_what_is_compared_are_the_results_of_the_last_layers(model, images):
     assert [value.name for value in compared_values(model.graph)] == LAST
-    valid = valid_regions(model)
+    valid = measured_model(model)
     simulation = Simulation(valid.graph, images, range(3), 1)
     rows = simulation.logits(valid)
     assert rows.shape == (3, sum(simulation.parts))
@@ -65,7 +65,7 @@ def test_what_is_compared_are_the_results_of_the_last_layers(model, images):
 
 def test_a_variant_reads_the_regions_of_the_float_network(model, images):
     """Other objectness selects other boxes; the heads' results are compared on the same ones."""
-    valid = valid_regions(model)
+    valid = measured_model(model)
     simulation = Simulation(valid.graph, images, range(4), 1)
     reference = simulation.logits(valid)
     variant = valid.clone()
@@ -78,9 +78,9 @@ def test_a_variant_reads_the_regions_of_the_float_network(model, images):
 
 
 def test_given_regions_replace_the_selection(model, images):
-    variant = valid_regions(model).clone()
+    variant = measured_model(model).clone()
     given = read_given_regions(variant)
-    (feed,) = image_feeds(valid_regions(model).graph, [images.images[:1]], 1)
+    (feed,) = image_feeds(measured_model(model).graph, [images.images[:1]], 1)
     assert set(feed) == {"images", *given}
     assert [feed[name].shape for name in given] == [(REGIONS, 4)] * 2
 
