@@ -74,7 +74,7 @@ def accuracy(args: argparse.Namespace) -> list[dict[str, Any]]:
         for placement, runtime in PLACEMENTS.items():
             int8 = args.work / f"{checkpoint.stem}.{placement}.onnx"
             if not int8.exists():
-                emca("calibrate", model, "--data", calibration, "--backend", placement, "-o", int8, *args.options)
+                emca("calibrate", model, "--data", calibration, "--backend", placement, "-o", int8)
             rows.append(compared(model, int8, runtime, test, {"network": checkpoint.stem, "quantizer": placement}))
         if args.nncf is not None:
             int8 = args.work / f"{checkpoint.stem}.nncf.onnx"
@@ -144,7 +144,6 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("detectors-work"), help="folder of all files that are made")
     parser.add_argument("--count", type=int, default=1000, help="number of test scenes")
     parser.add_argument("--calibration", type=int, default=300, help="number of calibration scenes")
-    parser.add_argument("--options", nargs="*", default=[], help="more options of calibrate")
     parser.add_argument("--nncf", type=Path, help="Python with nncf and onnx; without it NNCF is left out")
     parser.add_argument("--duration", type=float, default=20.0, help="seconds to measure each candidate")
     parser.add_argument("--output", type=Path, required=True, help="JSON file to write")

@@ -29,8 +29,8 @@ Feed = Mapping[str, npt.NDArray[Any]]
 def measured_model(model: ir.Model) -> ir.Model:
     """Return what calibration measures of a float model: a classifier itself, or a copy of a detector up to its last layers.
 
-    These are the outputs of the copy, and its heads read valid regions alone. An image's rows are in the order of their scores, and
-    valid ones have a score of 0 or more, so they are the first. Row i becomes row i modulo their number.
+    These are the outputs of the copy, and its heads read valid regions alone. The rows of an image fall in score, and valid ones
+    have a score of 0 or more, so they are the first. Row i becomes row i modulo their number.
     """
     if task_of_graph(model.graph).has_logits:
         return model
