@@ -34,7 +34,7 @@ def print_sweep(report: SweepReport, console: "Console") -> None:
     if done:
         front = [index for index, row in enumerate(done) if row.pareto]
         print_columns(console, _columns(done), front, [index for index, row in enumerate(done) if row.stable is False])
-        say(console, "bold, front: on the Pareto front of time per image and accuracy", "dim")
+        say(console, "front: no other cell of its target and scenario is faster per image and as accurate", "dim")
     for row in failed:
         say(console, f"failed: {plain(row.name)}: {plain(row.reason)}", "red")
     if pending:

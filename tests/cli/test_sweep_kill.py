@@ -7,22 +7,30 @@ import subprocess
 import sys
 import time
 
+import numpy as np
+import onnx
 import pytest
 
+from emca_deploy.artifacts import read_manifest
 from emca_deploy.cli import run
 from emca_deploy.results.codec import read_json
 from emca_deploy.results.sweep import SweepReport, read_cell
+from zoo.networks import squeeze_excitation, to_onnx
 
 KILLS = 20
-CELLS = 40
-PLAN = f"""models = ["fake:latency_ms=1", "fake:latency_ms=2"]
+QUICK = "[measure]\nduration = 0.1\nwarmup = 0\ntelemetry = false\n"
+FAKES = f"""models = ["fake:latency_ms=1", "fake:latency_ms=2"]
 backends = "fake"
-threads = {list(range(1, CELLS // 2 + 1))}
-[measure]
-duration = 0.1
-warmup = 0
-telemetry = false
-"""
+threads = {list(range(1, 21))}
+{QUICK}"""
+NETWORK = f"""models = "net.onnx"
+backends = ["onnxruntime", "openvino"]
+batch = [1, 2, 3]
+threads = 1
+data = "data.npz"
+val = "val.npz"
+samples = 4
+{QUICK}"""
 
 
 def finished(folder):
@@ -38,10 +46,21 @@ def finished(folder):
     return found
 
 
-@pytest.mark.slow
-def test_a_sweep_survives_being_killed_at_random_moments(tmp_path, monkeypatch):
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """A folder with a small network and images of four classes."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "plan.toml").write_text(PLAN)
+    onnx.save(to_onnx(squeeze_excitation, size=16), tmp_path / "net.onnx")
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 20, 20, 3), np.uint8)
+    for name, some in (("data", pixels[:4]), ("val", pixels[4:])):
+        np.savez(tmp_path / f"{name}.npz", images=some, labels=np.arange(4))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("files")
+@pytest.mark.parametrize(("plan", "cells"), [(FAKES, 40), (NETWORK, 12)], ids=["cells", "shared work"])
+def test_a_sweep_survives_being_killed_at_random_moments(plan, cells, tmp_path):
+    (tmp_path / "plan.toml").write_text(plan)
     moments = random.Random(0)
     kept = {}
     killed = 0
@@ -57,7 +76,9 @@ def test_a_sweep_survives_being_killed_at_random_moments(tmp_path, monkeypatch):
     assert killed > KILLS // 2
     assert run(["sweep", "plan.toml", "-o", "out"]) == 0
     after = finished(tmp_path / "out")
-    assert len(after) == CELLS
+    assert len(after) == cells
     assert kept.items() <= after.items()
     hidden = [path for path in (tmp_path / "out").rglob(".*") if path.is_file()]
     assert not hidden
+    for path in (tmp_path / "out" / "shared").rglob("*.manifest.json"):
+        assert read_manifest(path.with_name(path.name.removesuffix(".manifest.json"))) is not None

@@ -150,6 +150,15 @@ def test_deploy(ask: Ask, golden: Any, folder: Path, small_networks: Any) -> Non
     assert in_file(folder / "deployed" / "result.json") == found
 
 
+@pytest.mark.usefixtures("in_process")
+def test_sweep(ask: Ask, golden: Any, folder: Path) -> None:
+    plan = 'models = ["fake:latency_ms=1"]\nbackends = "fake"\n[measure]\nduration = 0.1\nwarmup = 0\ntelemetry = false\n'
+    (folder / "sweep.toml").write_text(plan)
+    golden("json/sweep", ask("sweep", "sweep.toml", "-o", "swept"))
+    (cell,) = (folder / "swept" / "cells").iterdir()
+    golden("file/sweep-cell", in_file(cell))
+
+
 def test_devices(ask: Ask, golden: Any) -> None:
     assert run(["devices", "add", "this", "cpu", "--notes", "here"]) == 0
     golden("json/devices", ask("devices"))
