@@ -7,6 +7,7 @@ import pickle
 import struct
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,7 @@ def _texts() -> list[Target]:
     from emca_deploy.machines.jetson.modes import parse_modes, parse_query
     from emca_deploy.remote.address import parse_address
     from emca_deploy.remote.errors import failure
+    from emca_deploy.results.requirements import parse_requirements
     from emca_deploy.telemetry.tegrastats import parse_line
 
     samples = (ROOT / "tests/unit/telemetry/tegrastats_samples.txt").read_text().splitlines()
@@ -146,8 +148,30 @@ def _texts() -> list[Target]:
         Target("builder's layers", "text", (LAYERS,), _text(lambda text: read_layers(text.splitlines()))),
         Target("ONNX Runtime profile", "json", (ORT_PROFILE,), _text(lambda text: read_ort_profile(text, "x"))),
         Target("ssh's complaints", "text", (SSH,), _text(lambda text: failure(there, text))),
+        Target("requirements", "text", (b"drop<=0.2, p99<=8ms, size>=.5e1MiB",), _text(lambda text: parse_requirements([text]))),
         Target("ssh address", "text", (b"ssh://me@host.example:2222/gpu:1",), _text(parse_address)),
     ]
+
+
+def _gated(folder: Path) -> Callable[[Path], object]:
+    """Return what decides about each figure of a result, keeps the result in a history, and shows it."""
+    from emca_deploy.api.history import add_history, show_history
+    from emca_deploy.api.requirements import GateRequest, gate
+    from emca_deploy.errors import EmcaError
+    from emca_deploy.results.codec import to_json
+    from emca_deploy.results.requirements import FIGURES
+
+    def gated(path: Path) -> object:
+        store = folder / "history.db"
+        store.unlink(missing_ok=True)
+        for name, figure in FIGURES.items():
+            with suppress(EmcaError):
+                report = gate(GateRequest((path,), (f"{name}<=1{figure.unit}",), store=store))
+                json.dumps(to_json(report), allow_nan=False)
+        add_history([path], store)
+        return [json.dumps(to_json(show_history(name, store=store)), allow_nan=False) for name in FIGURES if name != "slowdown"]
+
+    return gated
 
 
 def _result(cls: Any) -> Callable[[bytes], object]:
@@ -211,6 +235,7 @@ def _documents(folder: Path) -> list[Target]:
     maps = (b"cat 0\ndog 1\n", b'{"0": "cat", "1": ["n01", "dog"]}', b"cat\ndog\n")
     deployed = tuple((RESULTS / name).read_bytes() for name in ("deploy-v1.json", "deploy-v2.json"))
     profiled = tuple((RESULTS / name).read_bytes() for name in ("profile-v1.json", "profile-v2.json"))
+    validated = (_old("validate"), _old("validate-detection"))
     return [
         Target(
             "manifest",
@@ -222,6 +247,7 @@ def _documents(folder: Path) -> list[Target]:
         Target("side file", "json", (side,), _file(folder, "s.json", lambda path: SideFile(path, {"a": 1}))),
         Target("deploy's result.json", "json", deployed, _file(folder, "result.json", drawn)),
         Target("profile's JSON", "json", profiled, _file(folder, "p.json", compared)),
+        Target("gate's results", "json", (*deployed, *profiled, *validated), _file(folder, "g.json", _gated(folder))),
         Target("tune's JSON", "json", (_old("tune"),), _result(TuneReport), DOCUMENT),
         Target("layers' JSON", "json", (_old("layers"),), _result(LayersReport), DOCUMENT),
         Target("sensitivity's JSON", "json", (_old("sensitivity"),), _result(SensitivityReport), DOCUMENT),

@@ -74,7 +74,15 @@ def gate(request: GateRequest, progress: Progress | None = None) -> Requirements
     decisions: list[Decision] = []
     for requirement in requirements:
         decisions += _decided(requirement, request, documents, estimates)
-    return _report(request, decisions)
+    return replace(_report(request, decisions), notes=_doubts(documents, decisions))
+
+
+def _doubts(documents: Sequence[MeasuredDocument], decisions: Sequence[Decision]) -> tuple[str, ...]:
+    """Return a note for each candidate whose latency counts and was not stable."""
+    timed = {each.candidate for each in decisions if FIGURES[each.figure].measured_by.startswith("profile")}
+    found = [each for document in documents for each in document.all if each.name in timed]
+    unstable = dict.fromkeys(each.name for each in found if each.latency is not None and not each.latency.stable)
+    return tuple(f"{name}: its measurement was not stable; the warnings in its result say why" for name in unstable)
 
 
 class _Estimates:

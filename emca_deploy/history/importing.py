@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from emca_deploy._text import printable
 from emca_deploy.history.store import StoredFigure, StoredResult, add_result
 from emca_deploy.requirements.documents import MeasuredCandidate, MeasuredDocument, document_of, read_values
 from emca_deploy.results.accuracy import AccuracyReport
@@ -27,13 +28,12 @@ def import_result(place: Path, store: Path) -> bool:
     path, values = read_values(place)
     document = document_of(values, path)
     environment = next((each.run.report.environment for each in document.all if each.run is not None), {})
-    parts = environment.get("fingerprint_parts") or {}
+    parts = environment.get("fingerprint_parts")
+    processor = parts.get("cpu") if isinstance(parts, dict) else None
     result = StoredResult(
         document.kind,
         document.created,
-        str(environment.get("fingerprint") or ""),
-        str(parts.get("cpu") or ""),
-        str(environment.get("emca_deploy") or ""),
+        *(printable(str(value or "")) for value in (environment.get("fingerprint"), processor, environment.get("emca_deploy"))),
     )
     figures = [figure for candidate in document.all for figure in _figures(document, candidate)]
     return add_result(store, document.key, result, figures, _with_samples(values, document))
@@ -51,10 +51,11 @@ def _with_samples(values: Any, document: MeasuredDocument) -> Any:
 
 def _figures(document: MeasuredDocument, candidate: MeasuredCandidate) -> Iterator[StoredFigure]:
     latency, name = candidate.latency, document.label(candidate)
-    of = ("", "", "", "", 0, "")
+    of: tuple[str, str, str, str, int, str] = ("", "", "", "", 0, "")
     if latency is not None:
         runtime = str(latency.runtime.get("version") or "")
-        of = (latency.backend, latency.precision, latency.target, latency.scenario, latency.batch, runtime)
+        backend, precision, target, runtime = map(printable, (latency.backend, latency.precision, latency.target, runtime))
+        of = (backend, precision, target, latency.scenario, latency.batch, runtime)
     measured = [*(_of_latency(latency) if latency is not None else ()), *_of_accuracy(candidate)]
     if document.kind == "deploy":
         measured.append(("size", candidate.file_mib, None))

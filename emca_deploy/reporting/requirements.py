@@ -52,7 +52,7 @@ def needed_text(decision: Decision) -> str:
     if decision.images_needed is not None:
         return f"about {decision.images_needed:,} images like these would decide"
     if decision.seconds_needed is not None:
-        return f"about {ceil(decision.seconds_needed):,} s of measuring like this would decide: --duration"
+        return f"about {ceil(decision.seconds_needed):,} s of measuring like this would decide; {decision.hint}"
     return decision.hint or "more measurements like these would not decide"
 
 

@@ -22,6 +22,7 @@ from emca_deploy.requirements.slowdown import percent
 from emca_deploy.results.latency import ProfileReport
 from emca_deploy.results.requirements import CONFIDENCE, Requirement, verdict_of_interval
 from emca_deploy.stats.sequential import always_valid_interval, values_needed
+from emca_deploy.targets.named_artifacts import split_artifact
 from emca_deploy.targets.named_machines import ready
 
 __all__ = ["Confirmed", "confirm", "measured_until_decided", "pairs_of", "stage_request"]
@@ -42,12 +43,10 @@ class Confirmed:
 
     Attributes:
         ratios: Logarithm of the candidate's latency over the baseline's, by pair of processes.
-        measured_s: Measured seconds of each artifact.
         seconds: Duration of all stages.
     """
 
     ratios: tuple[float, ...]
-    measured_s: float
     seconds: float
 
     def interval(self) -> tuple[float, float, float]:
@@ -68,17 +67,21 @@ def confirm(
     An .onnx file without a backend runs on the candidate's.
 
     Raises:
-        InputError: an artifact cannot be run as its result says.
+        InputError: an artifact cannot be run as its result says, both are one file, or the result is of another machine.
         EmcaError: an artifact failed.
         KeyboardInterrupt: the user interrupted.
     """
     ours = artifact_of(candidate)
+    if _same_file(ours, baseline):
+        raise InputError(f"{baseline}: is both the candidate and the baseline", "name the file of the baseline with --baseline")
     if candidate.latency is not None and Path(baseline).suffix == ".onnx" and Path(baseline).is_file():
         baseline = f"{candidate.latency.backend}={baseline}"
 
     def stage(number: int) -> ProfileReport:
         target, request = ready(stage_request((baseline, ours), candidate, number))
-        return target.profile(request, None).report
+        report = target.profile(request, None).report
+        _check_machine(candidate, report)
+        return report
 
     found = measured_until_decided(stage, requirements, most_s, progress)
     value, low, high = found.interval()
@@ -86,11 +89,26 @@ def confirm(
     def more(limit: float) -> float | None:
         distance = abs(log(1 + limit / 100) - float(np.mean(found.ratios))) if limit > -100 else 0.0
         pairs = values_needed(distance, float(np.std(found.ratios)), CONFIDENCE)
-        return None if pairs is None else found.measured_s * pairs / len(found.ratios)
+        return None if pairs is None else found.seconds * pairs / len(found.ratios)
 
     method = f"confidence sequence over {len(found.ratios)} interleaved pairs of processes, {found.seconds:.0f} s"
     ends = (low if low > percent(0) else None, high if high < inf else None)
     return Estimate(value, *ends, method, seconds=more, hint="raise --max-duration", baseline=baseline)
+
+
+def _same_file(ours: str, baseline: str) -> bool:
+    paths = [Path(split_artifact(text)[1]) for text in (ours, baseline)]
+    return ours == baseline or (all(path.exists() for path in paths) and paths[0].samefile(paths[1]))
+
+
+def _check_machine(candidate: MeasuredCandidate, report: ProfileReport) -> None:
+    if candidate.run is None:
+        return
+    before, now = (each.environment.get("fingerprint") for each in (candidate.run.report, report))
+    if before is not None and before != now:
+        raise InputError(
+            f"{candidate.run.place}: is of another machine than this one", "profile the artifact here, and gate that result"
+        )
 
 
 def artifact_of(candidate: MeasuredCandidate) -> str:
@@ -139,17 +157,16 @@ def measured_until_decided(
     """
     started = time.monotonic()
     ratios: list[float] = []
-    measured_s, longest_s, number = 0.0, 0.0, 0
+    longest_s, number = 0.0, 0
     while True:
         began = time.monotonic()
         report = stage(number)
         _check(report)
         ratios += pairs_of(report)
-        measured_s += sum(report.results[1].samples_ms) / 1000
         number += 1
         now = time.monotonic()
         longest_s = max(longest_s, now - began)
-        found = Confirmed(tuple(ratios), measured_s, now - started)
+        found = Confirmed(tuple(ratios), now - started)
         if progress is not None:
             progress(min(round(_MILLI * found.seconds / most_s), _MILLI), _MILLI)
         if _decided(found, requirements) or found.seconds + longest_s > most_s:

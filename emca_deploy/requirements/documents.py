@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from emca_deploy._text import printable
 from emca_deploy.errors import DataError, InputError, UnknownNameError
 from emca_deploy.harness.measure.comparing import Measured
 from emca_deploy.results.accuracy import AccuracyReport
@@ -78,8 +79,8 @@ class MeasuredDocument:
     title: str = ""
 
     def label(self, candidate: MeasuredCandidate) -> str:
-        """Return a candidate's name among those of all documents."""
-        return f"{self.title}: {candidate.name}" if self.title else candidate.name
+        """Return a candidate's name among those of all documents, as one printable line."""
+        return printable(f"{self.title}: {candidate.name}" if self.title else candidate.name)
 
     @property
     def all(self) -> tuple[MeasuredCandidate, ...]:

@@ -30,6 +30,8 @@ __all__ = ["Estimate", "Spread", "estimate", "processes_of"]
 
 _PERCENTS = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "p99.9": 99.9}
 _FEWEST_BLOCKS = 4
+_LONGER = "measure longer: profile --duration"
+_MOST_IMAGES = 10**7
 
 
 def _unknown(limit: float) -> None:
@@ -61,7 +63,7 @@ class Estimate:
         method: How the interval was made.
         images: Function that returns about how many images would decide about a limit; None where unknown.
         seconds: Function that returns about how many measured seconds would; None where unknown.
-        hint: What would decide, in words, where neither number is known.
+        hint: What to do to decide, in words.
         baseline: Name of the candidate that it is compared with.
     """
 
@@ -103,6 +105,8 @@ def _exact(value: float, method: str) -> Estimate:
 
 def _of_images(figure: str, candidate: MeasuredCandidate) -> Estimate | None:
     report = candidate.accuracy
+    if report is not None and not 0 < report.samples <= _MOST_IMAGES:
+        raise InputError(f"{candidate.name}: has {report.samples:,} images", "measure again: validate")
     if isinstance(report, DetectionReport):
         return _ap_drop(figure, report)
     if report is None:
@@ -112,6 +116,8 @@ def _of_images(figure: str, candidate: MeasuredCandidate) -> Estimate | None:
     share = report.top1 if figure == "top1" else None if report.reference is None else report.reference.agreement
     if share is None or figure == "mask-drop":
         return None
+    if not 0 <= share <= 100:
+        raise InputError(f"{candidate.name}: {figure} is {share:g} %", "measure again: validate")
     low, high = share_interval(round(share / 100 * report.samples), report.samples, CONFIDENCE)
 
     def more(limit: float) -> int | None:
@@ -129,6 +135,8 @@ def _drop(report: AccuracyReport) -> Estimate | None:
         assert reference.top1_drop_ci95 is not None
         return _from_ci95(reference.top1_drop, reference.top1_drop_ci95, reference.artifact, report.samples)
     lost, won, images = reference.flips.lost, reference.flips.won, report.samples
+    if min(lost, won) < 0 or lost + won > images:
+        raise InputError(f"{report.artifact}: {lost} and {won} flips of {images} images", "measure again: validate")
     low, high = paired_difference_ci(lost, won, images, CONFIDENCE)
     method = f"Tango's interval for paired proportions, {images:,} images"
     return Estimate(
@@ -175,8 +183,10 @@ def _energy(result: LatencyResult, spread: Spread) -> Estimate | None:
     if power is None or power.energy_per_inference_mj is None:
         return None
     value = power.energy_per_inference_mj
+    if value <= 0:
+        return None
     low, high = widened(value, (value, value), spread.deviation, spread.degrees, CONFIDENCE)
-    hint = "import more runs of this machine with `history add`: their spread replaces the default"
+    hint = "the spread of more runs of this machine, added with `history add`, replaces the default"
     return Estimate(value, low, high, f"spread between runs: {spread.source}", hint=hint)
 
 
@@ -193,7 +203,7 @@ def _samples_of(candidate: MeasuredCandidate, read: str) -> tuple[list[Float64Ar
 def _percentile(figure: str, candidate: MeasuredCandidate) -> Estimate:
     blocks, processes = _samples_of(candidate, "calls")
     if len(blocks) < _FEWEST_BLOCKS:
-        raise InputError(f"{candidate.name}: has {len(blocks)} blocks of calls, too few for an interval", "measure longer")
+        raise InputError(f"{candidate.name}: has {len(blocks)} blocks of calls, too few for an interval", _LONGER)
     percent, calls = _PERCENTS[figure], sum(map(len, blocks))
     value, (low, high) = percentile_interval(blocks, percent, CONFIDENCE, processes)
     seconds = sum(float(block.sum()) for block in blocks) / 1000
@@ -202,7 +212,8 @@ def _percentile(figure: str, candidate: MeasuredCandidate) -> Estimate:
         factor = calls_needed(blocks, percent, limit, CONFIDENCE, processes)
         return None if factor is None else seconds * factor
 
-    return Estimate(value, low, high, f"order statistics of {calls:,} calls in {_clusters(blocks, processes)}", seconds=more)
+    method = f"order statistics of {calls:,} calls in {_clusters(blocks, processes)}"
+    return Estimate(value, low, high, method, seconds=more, hint=_LONGER)
 
 
 def _clusters(blocks: list[Float64Array], processes: tuple[int, ...] | None) -> str:
@@ -215,6 +226,8 @@ def _throughput(candidate: MeasuredCandidate) -> Estimate:
     result: Any = candidate.latency
     blocks, processes = _samples_of(candidate, "blocks")
     values = np.array([block.mean() for block in blocks])
+    if values.min() <= 0:
+        raise InputError(f"{candidate.name}: has blocks that took no time", "measure again: profile")
     mean, low, high = mean_interval(values, cluster_of_blocks(blocks, processes), CONFIDENCE)
     rate = result.throughput_images_per_s
     ends = (rate * mean / high, rate * mean / low if low > 0 else None)
@@ -224,4 +237,4 @@ def _throughput(candidate: MeasuredCandidate) -> Estimate:
         factor = _growth(rate, ends[0], ends[1] or float("inf"), limit)
         return None if factor is None or factor == float("inf") else seconds * factor
 
-    return Estimate(rate, *ends, f"Student's t over {_clusters(blocks, processes)}", seconds=more)
+    return Estimate(rate, *ends, f"Student's t over {_clusters(blocks, processes)}", seconds=more, hint=_LONGER)

@@ -1,5 +1,7 @@
 """The slowdown of a candidate against a baseline that was measured in the same run or in another one."""
 
+import numpy as np
+
 from emca_deploy.errors import InputError
 from emca_deploy.harness.measure.comparing import Measured, differences
 from emca_deploy.requirements.documents import MeasuredCandidate
@@ -12,6 +14,7 @@ from emca_deploy.stats.estimates import ratio_of_medians
 __all__ = ["against_another_run", "in_one_run", "percent"]
 
 _CONFIRM = "measure both together: gate --confirm"
+_LONGER = f"measure longer, profile --duration, or {_CONFIRM}"
 _FEWEST_DEGREES = 3
 """Below, the interval says more about Student's t than about the candidates."""
 
@@ -46,7 +49,7 @@ def in_one_run(candidate: MeasuredCandidate, baseline: MeasuredCandidate) -> Est
         return seconds * (half / distance) ** 2 if distance and degrees >= _FEWEST_DEGREES else None
 
     method = f"bootstrap of interleaved blocks, {degrees} degrees of freedom"
-    return Estimate(value, *_ends(low, high), method, seconds=more, hint=_CONFIRM, baseline=baseline.name)
+    return Estimate(value, *_ends(low, high), method, seconds=more, hint=_LONGER, baseline=baseline.name)
 
 
 def against_another_run(candidate: MeasuredCandidate, baseline: MeasuredCandidate, spread: Spread) -> Estimate:
@@ -87,6 +90,9 @@ def _ratio(ours: _Side, theirs: _Side, *, paired: bool) -> tuple[float, tuple[fl
         rounds = min(map(len, blocks))
         blocks = [each[:rounds] for each in blocks]
         processes = [None if each is None else each[:rounds] for each in processes]
+    for side, blocks_of in zip((ours, theirs), blocks, strict=True):
+        if min((float(np.median(block)) for block in blocks_of if len(block)), default=0.0) <= 0:
+            raise InputError(f"{side[1].place}: has blocks that took no time", "measure again: profile")
     both = (processes[0], processes[1])
     ratio, limits = ratio_of_medians(blocks[0], blocks[1], paired=paired, processes=both)
     clusters = min(max(cluster_of_blocks(*each)) + 1 for each in zip(blocks, processes, strict=True))

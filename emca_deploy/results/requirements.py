@@ -102,8 +102,8 @@ class Decision:
         method: How the interval was made.
         baseline: Name of the candidate that it is compared with; None for a figure without comparison.
         images_needed: Approximate number of similar images that would decide; None where unknown or decided.
-        seconds_needed: Approximate measured seconds of each candidate that would decide; None where unknown or decided.
-        hint: What would decide, in words; empty where it is decided.
+        seconds_needed: Approximate seconds of measuring that would decide; None where unknown or decided.
+        hint: What to do to decide, in words; empty where it is decided.
     """
 
     requirement: str

@@ -16,6 +16,9 @@ _LEAST = 2
 
 _PERMUTATIONS = 999
 _SIGNIFICANT = 0.01
+_LARGEST = 1e150
+"""Squares of larger values overflow."""
+
 _PLACE = 11.0
 """Bai's 95 % quantile of the distance of an estimated change from the true one, in units of (deviation / change)^2."""
 
@@ -52,6 +55,8 @@ def change_points(values: Sequence[float], seed: int = 0) -> list[ChangePoint]:
     is that of J. Bai, "Estimation of a change point in multiple regression models" (1997).
     """
     series = np.asarray(values, np.float64)
+    if np.abs(series).max(initial=0.0) > _LARGEST:
+        return []
     cuts = sorted(_cuts(series, 0, len(series), np.random.default_rng(seed)))
     bounds = [0, *cuts, len(series)]
     return [_change(series, *bounds[place : place + 3]) for place in range(len(cuts))]

@@ -163,6 +163,22 @@ def test_an_artifact_that_is_missing_or_fails_is_an_error(profiled, refused):
     path = profiled("one.json", "fake:latency_ms=5", processes=1)
     refused("gate", path, "--baseline", "none.onnx", "--require", "slowdown<=3%")
     refused("gate", path, "--baseline", "fake:latency_ms=5,fail_at=3", "--require", "slowdown<=3%")
+    refused("gate", path, "--baseline", "fake:latency_ms=5", "--require", "slowdown<=3%")  # the candidate itself
+    values = json.loads(path.read_text())
+    values["environment"]["fingerprint"] = "another machine"
+    path.write_text(json.dumps(values))
+    refused("gate", path, "--baseline", "fake:latency_ms=5,seed=1", "--require", "slowdown<=3%")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"samples": 0}, {"samples": 10**12}, {"top1": 101.0}, {"reference": {"flips": {"total": 9, "lost": 9, "won": 9}}}],
+)
+def test_contradicting_counts_are_refused(change, refused, tmp_path):
+    values = json.loads((DOCUMENTS / "validate-v1.json").read_text())
+    reference = {**values["reference"], **change.get("reference", {}), "top1_drop": 0.0}
+    (tmp_path / "result.json").write_text(json.dumps({**values, "top1": 50.0, **change, "reference": reference}))
+    refused("gate", tmp_path, "--require", "top1>=40%,drop<=1")
 
 
 @pytest.fixture
