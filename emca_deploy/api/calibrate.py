@@ -6,7 +6,7 @@ from typing import Any
 
 from emca_deploy._machine import default_threads
 from emca_deploy._progress import Stage, silent
-from emca_deploy.api.gate.search import AccuracyGate, calibrate_within
+from emca_deploy.api.gate_search.search import AccuracyGate, calibrate_within
 from emca_deploy.api.images import few_images, image_notes, image_warnings
 from emca_deploy.api.names import FINETUNE_BUDGET_S
 from emca_deploy.api.placing.runs import check_measurable

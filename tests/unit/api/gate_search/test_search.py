@@ -10,8 +10,8 @@ import onnx
 import pytest
 from refusals import refusing
 
-from emca_deploy.api.gate import search
-from emca_deploy.api.gate.search import AccuracyGate, calibrate_within
+from emca_deploy.api.gate_search import search
+from emca_deploy.api.gate_search.search import AccuracyGate, calibrate_within
 from emca_deploy.artifacts import read_manifest
 from emca_deploy.errors import DataError, OutputError
 from emca_deploy.harness.accuracy.collection import LogitsRun

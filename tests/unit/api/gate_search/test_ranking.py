@@ -2,7 +2,7 @@
 
 import pytest
 
-from emca_deploy.api.gate.ranking import float_macs_percent, next_kept
+from emca_deploy.api.gate_search.ranking import float_macs_percent, next_kept
 from emca_deploy.results.sensitivity import Cost, SensitivityReport, UnitSensitivity
 from emca_deploy.stats.estimates import paired_difference_ci
 from emca_deploy.stats.paired import images_needed, upper_end_without_difference

@@ -10,8 +10,8 @@ from typing import Any
 from emca_deploy._optional import installed_version
 from emca_deploy._progress import Stage, silent
 from emca_deploy._version import __version__
-from emca_deploy.api.gate.ranking import float_macs_percent, next_kept
-from emca_deploy.api.gate.validation import Validation, step_from_file
+from emca_deploy.api.gate_search.ranking import float_macs_percent, next_kept
+from emca_deploy.api.gate_search.validation import Validation, step_from_file
 from emca_deploy.artifacts import read_manifest, write_artifact
 from emca_deploy.atomic import check_writable, hidden_folder
 from emca_deploy.calibration.calibrate import Calibration, calibrate_model, ensure_ranges
