@@ -155,8 +155,8 @@ def _texts() -> list[Target]:
 
 def _gated(folder: Path) -> Callable[[Path], object]:
     """Return what decides about each figure of a result, keeps the result in a history, and shows it."""
-    from emca_deploy.api.history import add_history, show_history
-    from emca_deploy.api.requirements import GateRequest, gate
+    from emca_deploy.api.gate import GateRequest, gate
+    from emca_deploy.api.history import add_history, history
     from emca_deploy.errors import EmcaError
     from emca_deploy.results.codec import to_json
     from emca_deploy.results.requirements import FIGURES
@@ -169,7 +169,7 @@ def _gated(folder: Path) -> Callable[[Path], object]:
                 report = gate(GateRequest((path,), (f"{name}<=1{figure.unit}",), store=store))
                 json.dumps(to_json(report), allow_nan=False)
         add_history([path], store)
-        return [json.dumps(to_json(show_history(name, store=store)), allow_nan=False) for name in FIGURES if name != "slowdown"]
+        return [json.dumps(to_json(history(name, store=store)), allow_nan=False) for name in FIGURES if name != "slowdown"]
 
     return gated
 

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from emca_deploy.api.devices import add_device, check_devices, devices, remove_device
     from emca_deploy.api.doctor import DoctorReport, doctor
     from emca_deploy.api.export import ExportReport, ExportRequest, export
-    from emca_deploy.api.history import add_history, show_history
+    from emca_deploy.api.gate import GateRequest, gate
+    from emca_deploy.api.history import add_history, history
     from emca_deploy.api.images import read_preprocessing
     from emca_deploy.api.layers import LayersRequest, layers
     from emca_deploy.api.models import ModelsReport, models
     from emca_deploy.api.plan import PlanReport, plan
     from emca_deploy.api.profile import profile
     from emca_deploy.api.report import report
-    from emca_deploy.api.requirements import GateRequest, gate
     from emca_deploy.api.sensitivity import Sensitivity, SensitivityRequest, sensitivity
     from emca_deploy.api.sweep import SweepRequest, sweep
     from emca_deploy.api.tune import tune
@@ -75,6 +75,7 @@ __all__ = [
     "doctor",
     "export",
     "gate",
+    "history",
     "layers",
     "load_checkpoint",
     "models",
@@ -84,7 +85,6 @@ __all__ = [
     "remove_device",
     "report",
     "sensitivity",
-    "show_history",
     "sweep",
     "to_json",
     "tune",
@@ -100,14 +100,14 @@ _PLACES = {
     "api.devices": ("add_device", "check_devices", "devices", "remove_device"),
     "api.doctor": ("DoctorReport", "doctor"),
     "api.export": ("ExportReport", "ExportRequest", "export"),
-    "api.history": ("add_history", "show_history"),
+    "api.gate": ("GateRequest", "gate"),
+    "api.history": ("add_history", "history"),
     "api.images": ("read_preprocessing",),
     "api.layers": ("LayersRequest", "layers"),
     "api.models": ("ModelsReport", "models"),
     "api.plan": ("PlanReport", "plan"),
     "api.profile": ("profile",),
     "api.report": ("report",),
-    "api.requirements": ("GateRequest", "gate"),
     "api.sensitivity": ("Sensitivity", "SensitivityRequest", "sensitivity"),
     "api.sweep": ("SweepRequest", "sweep"),
     "api.tune": ("tune",),

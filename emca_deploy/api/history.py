@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emca_deploy.errors import UnknownNameError
-from emca_deploy.history.importing import import_result
-from emca_deploy.history.series import history_of
-from emca_deploy.history.store import artifacts_in, store_file
+from emca_deploy.history_store.importing import import_result
+from emca_deploy.history_store.series import history_of
+from emca_deploy.history_store.store import artifacts_in, store_file
 from emca_deploy.results.history import HistoryReport
 from emca_deploy.results.requirements import FIGURES
 
-__all__ = ["HistoryAdded", "add_history", "show_history"]
+__all__ = ["HistoryAdded", "add_history", "history"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def add_history(results: Sequence[Path], store: Path | None = None) -> HistoryAd
     return HistoryAdded(place, added, tuple(path for path, new in outcome.items() if not new))
 
 
-def show_history(figure: str, artifact: str | None = None, store: Path | None = None) -> HistoryReport:
+def history(figure: str, artifact: str | None = None, store: Path | None = None) -> HistoryReport:
     """Return a figure over time by machine and artifact, with its lasting changes.
 
     Args:

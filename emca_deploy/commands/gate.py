@@ -66,7 +66,7 @@ def command(
       emca-deploy gate out --require "drop<=0.2, p99<=8ms, size<=12MiB"
       emca-deploy gate after.json --baseline before.json --require "slowdown<=3%"
     """
-    from emca_deploy.api.requirements import GateRequest, gate
+    from emca_deploy.api.gate import GateRequest, gate
     from emca_deploy.reporting.ci import annotations, junit_writer, write_markdown
     from emca_deploy.reporting.files import measured
     from emca_deploy.reporting.requirements import missed_requirements, print_requirements

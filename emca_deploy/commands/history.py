@@ -56,8 +56,8 @@ def show_figure(figure: str, artifact: str | None, store: Path | None, as_json: 
     Example:
       emca-deploy history show p50 --json
     """
-    from emca_deploy.api.history import show_history
+    from emca_deploy.api.history import history
     from emca_deploy.reporting.history import print_history
 
-    report = show_history(figure, artifact, store)
+    report = history(figure, artifact, store)
     show(report, as_json, lambda: print_history(report, table_console()))

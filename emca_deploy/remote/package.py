@@ -15,7 +15,7 @@ LEFT_OUT = (
     "canonical",
     "commands",
     "exporting",
-    "history",
+    "history_store",
     "api",
     "reporting",
     "requirements",

@@ -16,6 +16,7 @@ from emca_deploy.results.latency import LatencyResult
 from emca_deploy.results.requirements import CONFIDENCE
 from emca_deploy.results.telemetry import total_power
 from emca_deploy.stats.confidence import (
+    FEWEST_PROCESSES,
     calls_needed,
     cluster_of_blocks,
     mean_interval,
@@ -218,7 +219,7 @@ def _percentile(figure: str, candidate: MeasuredCandidate) -> Estimate:
 
 def _clusters(blocks: list[Float64Array], processes: tuple[int, ...] | None) -> str:
     number = max(cluster_of_blocks(blocks, processes)) + 1
-    several = processes is not None and len(set(processes)) > 1
+    several = processes is not None and len(set(processes)) >= FEWEST_PROCESSES
     return f"{number} processes" if several else f"{number} runs of blocks"
 
 

@@ -8,16 +8,15 @@ from emca_deploy.requirements.documents import MeasuredCandidate
 from emca_deploy.requirements.estimates import Estimate, Spread, processes_of
 from emca_deploy.results.latency import LatencyResult
 from emca_deploy.results.requirements import CONFIDENCE
-from emca_deploy.stats.confidence import Ends, cluster_of_blocks, rescaled, widened
+from emca_deploy.stats.between_runs import PAIR_SPREAD
+from emca_deploy.stats.confidence import FEWEST_PROCESSES, Ends, cluster_of_blocks, rescaled, widened
 from emca_deploy.stats.estimates import ratio_of_medians
 
 __all__ = ["against_another_run", "in_one_run", "percent"]
 
 _CONFIRM = "measure both together: gate --confirm"
 _LONGER = f"measure longer, profile --duration, or {_CONFIRM}"
-_FEWEST_DEGREES = 3
-"""Below, the interval says more about Student's t than about the candidates."""
-
+_MORE_PROCESSES = f"measure in more processes, profile --processes 8, or {_CONFIRM}"
 _NO_BOUND = 1000.0
 """Ratio that is no bound."""
 
@@ -40,16 +39,26 @@ def in_one_run(candidate: MeasuredCandidate, baseline: MeasuredCandidate) -> Est
     ours, theirs = _sides(candidate, baseline)
     ratio, limits, degrees = _ratio(ours, theirs, paired=True)
     low, high = rescaled(ratio, limits, degrees, CONFIDENCE)
+    method = f"bootstrap of interleaved blocks, {degrees} degrees of freedom"
+    if (pairs := len(set(processes_of(ours[0]) or (0,)))) < FEWEST_PROCESSES:  # too few to show how much they differ
+        low, high = widened(ratio, (low, high), PAIR_SPREAD / pairs**0.5, 0, CONFIDENCE)
+        method += f", and a spread of {100 * PAIR_SPREAD:g} % between pairs of processes, of which there are {pairs}"
     value = percent(ratio)
     seconds = sum(float(block.sum()) for block in ours[1].blocks(0)) / 1000
 
     def more(limit: float) -> float | None:
         distance = limit - value
         half = percent(high) - value if distance > 0 else value - percent(low)
-        return seconds * (half / distance) ** 2 if distance and degrees >= _FEWEST_DEGREES else None
+        return seconds * (half / distance) ** 2 if distance and pairs >= FEWEST_PROCESSES else None
 
-    method = f"bootstrap of interleaved blocks, {degrees} degrees of freedom"
-    return Estimate(value, *_ends(low, high), method, seconds=more, hint=_LONGER, baseline=baseline.name)
+    return Estimate(
+        value,
+        *_ends(low, high),
+        method,
+        seconds=more,
+        hint=_LONGER if pairs >= FEWEST_PROCESSES else _MORE_PROCESSES,
+        baseline=baseline.name,
+    )
 
 
 def against_another_run(candidate: MeasuredCandidate, baseline: MeasuredCandidate, spread: Spread) -> Estimate:
@@ -93,7 +102,8 @@ def _ratio(ours: _Side, theirs: _Side, *, paired: bool) -> tuple[float, tuple[fl
     for side, blocks_of in zip((ours, theirs), blocks, strict=True):
         if min((float(np.median(block)) for block in blocks_of if len(block)), default=0.0) <= 0:
             raise InputError(f"{side[1].place}: has blocks that took no time", "measure again: profile")
-    both = (processes[0], processes[1])
+    few = any(len(set(each or (0,))) < FEWEST_PROCESSES for each in processes)
+    both = (None, None) if few else (processes[0], processes[1])
     ratio, limits = ratio_of_medians(blocks[0], blocks[1], paired=paired, processes=both)
     clusters = min(max(cluster_of_blocks(*each)) + 1 for each in zip(blocks, processes, strict=True))
     return ratio, limits, max(1, clusters - 1)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from math import log, sqrt
 
-__all__ = ["DEFAULT_SPREAD", "FEWEST_CHANGES", "spread_between_runs"]
+__all__ = ["DEFAULT_SPREAD", "FEWEST_CHANGES", "PAIR_SPREAD", "spread_between_runs"]
 
 FEWEST_CHANGES = 8
 """Fewer changes from run to run say too little about their spread."""
@@ -12,6 +12,10 @@ FEWEST_CHANGES = 8
 DEFAULT_SPREAD = 0.07
 """Standard deviation of the logarithm of the median latency between runs: 0.067 and 0.071 over two times 70 runs of one file on a
 shared virtual machine (benchmarks/results/harness-tools-epyc-zen3-2core.json)."""
+
+PAIR_SPREAD = 0.035
+"""Standard deviation of the logarithm of the ratio of two processes whose blocks alternate: 0.033 and 0.037 over two times 70
+pairs (in the same file)."""
 
 
 def spread_between_runs(series: Sequence[Sequence[float]]) -> tuple[float, int]:

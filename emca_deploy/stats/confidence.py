@@ -1,7 +1,7 @@
 """Intervals at any confidence: of percentiles, shares and means of correlated values, and from 95 % intervals.
 
-Calls that are close in time, or of one process, are similar. They count as clusters: processes where there are several, else runs
-of neighbouring blocks (`run_length`).
+Calls that are close in time, or of one process, are similar. They count as clusters: processes where there are at least
+`FEWEST_PROCESSES`, else runs of neighbouring blocks of each process (`run_length`).
 """
 
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ from emca_deploy.stats.estimates import percentile, student_t_quantile
 from emca_deploy.stats.run_length import block_levels, run_length
 
 __all__ = [
+    "FEWEST_PROCESSES",
     "Ends",
     "calls_needed",
     "cluster_of_blocks",
@@ -25,6 +26,9 @@ __all__ = [
     "t_quantile",
     "widened",
 ]
+
+FEWEST_PROCESSES = 4
+"""Fewer processes say too little about how processes differ."""
 
 Ends = tuple[float | None, float | None]
 """Lower and upper end of an interval; None where the values bound it on no side."""
@@ -72,12 +76,17 @@ def widened(estimate: float, limits: tuple[float, float], spread: float, degrees
 
 def cluster_of_blocks(blocks: Sequence[Float64Array], processes: Sequence[int] | None) -> list[int]:
     """Return the number of each block's cluster, from 0."""
-    if processes is not None and len(set(processes)) > 1:
-        known = {process: index for index, process in enumerate(dict.fromkeys(processes))}
-        return [known[process] for process in processes]
-    length = run_length(block_levels(blocks, None))
-    clusters = max(1, len(blocks) // length)
-    return [min(index // length, clusters - 1) for index in range(len(blocks))]
+    of = np.zeros(len(blocks), np.int64) if processes is None else np.unique(np.asarray(processes), return_inverse=True)[1]
+    if len(set(of.tolist())) >= FEWEST_PROCESSES:
+        return [int(process) for process in of]
+    cluster, number = np.zeros(len(blocks), np.int64), 0
+    for process in np.unique(of):
+        own = np.flatnonzero(of == process)
+        length = run_length(block_levels([blocks[index] for index in own.tolist()], None))
+        runs = max(1, len(own) // length)
+        cluster[own] = number + np.minimum(np.arange(len(own)) // length, runs - 1)
+        number += runs
+    return [int(each) for each in cluster]
 
 
 def percentile_interval(

@@ -230,3 +230,13 @@ def test_markdown_holds_no_markup_of_a_name(mixed, decided, tmp_path):
 def test_an_unwritable_file_is_found_before_anything_is_measured(mixed, refused, tmp_path):
     refused("gate", *mixed, "--junit", tmp_path / "none" / "gate.xml")
     refused("gate", *mixed, "--markdown", mixed[0])
+
+
+def test_few_processes_count_for_less(profiled, decided):
+    few = profiled("few.json", "fake:latency_ms=5", "fake:latency_ms=5,seed=1", processes=2)
+    many = profiled("many.json", "fake:latency_ms=5", "fake:latency_ms=5,seed=1", processes=4)
+    two, four = (decided(path, "--require", "slowdown<=3%")[1]["slowdown<=3%"] for path in (few, many))
+    assert (two["verdict"], four["verdict"]) == ("undecided", "pass")
+    assert two["high"] > 7.5  # 3.09 times the spread of two pairs
+    assert "--processes" in two["hint"]
+    assert decided(few, "--require", "slowdown<=20%,p90<=6ms")[0] == 0

@@ -11,7 +11,7 @@ import emca_deploy
 
 OPERATIONS = (
     "export", "calibrate", "build", "profile", "validate", "layers", "tune", "sensitivity", "compare", "plan", "deploy", "demo",
-    "sweep", "report", "devices", "models", "doctor",
+    "sweep", "report", "devices", "models", "doctor", "gate", "history",
 )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import pytest
 from emca_deploy.stats.between_runs import spread_between_runs
 from emca_deploy.stats.confidence import (
     calls_needed,
+    cluster_of_blocks,
     mean_interval,
     percentile_interval,
     rescaled,
@@ -68,6 +69,15 @@ def test_intervals_of_a_percentile_contain_the_true_one(level_deviation):
         assert high is None or value <= high
         inside += (low is None or low <= true) and (high is None or true <= high)
     assert inside >= 134  # 95 % nominal; 134 of 150 is below the 0.1 % quantile of Bin(150, 0.95)
+
+
+def test_few_processes_are_split_into_runs():
+    blocks = list(np.random.default_rng(0).random((40, 5)))
+    assert sorted(set(cluster_of_blocks(blocks, [index % 4 for index in range(40)]))) == [0, 1, 2, 3]
+    clusters = cluster_of_blocks(blocks, [index % 2 for index in range(40)])
+    assert len(set(clusters)) > 6
+    assert not set(clusters[::2]) & set(clusters[1::2])
+    assert cluster_of_blocks(blocks, None) == sorted(cluster_of_blocks(blocks, None))
 
 
 def test_few_calls_do_not_bound_a_high_percentile():

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from emca_deploy._progress import Progress
 from emca_deploy.errors import InputError
-from emca_deploy.history.series import newest_comparable, spread_of
-from emca_deploy.history.store import store_file
+from emca_deploy.history_store.series import newest_comparable, spread_of
+from emca_deploy.history_store.store import store_file
 from emca_deploy.requirements.confirming import artifact_of, confirm
 from emca_deploy.requirements.documents import MeasuredCandidate, MeasuredDocument, chosen, is_document, read_document
 from emca_deploy.requirements.estimates import Estimate, Spread, estimate
@@ -70,7 +70,7 @@ def gate(request: GateRequest, progress: Progress | None = None) -> Requirements
     requirements = parse_requirements(request.require)
     documents = [read_document(place) for place in request.results]
     slowdowns = tuple(each for each in requirements if each.figure == "slowdown")
-    estimates = _Estimates(request, store_file(request.store), slowdowns, progress)
+    estimates = _Estimates(request, slowdowns, progress)
     decisions: list[Decision] = []
     for requirement in requirements:
         decisions += _decided(requirement, request, documents, estimates)
@@ -88,9 +88,8 @@ def _doubts(documents: Sequence[MeasuredDocument], decisions: Sequence[Decision]
 class _Estimates:
     """The figures of candidates; slowdowns that are measured are kept."""
 
-    def __init__(self, request: GateRequest, store: Path, slowdowns: Sequence[Requirement], progress: Progress | None) -> None:
+    def __init__(self, request: GateRequest, slowdowns: Sequence[Requirement], progress: Progress | None) -> None:
         self._request = request
-        self._store = store
         self._slowdowns = slowdowns
         self._progress = progress
         self._confirmed: dict[str, Estimate] = {}
@@ -105,6 +104,10 @@ class _Estimates:
         if figure == "slowdown":
             return self._slowdown(candidate, document)
         return estimate(figure, candidate, self._spread(candidate, figure) if figure == "energy" else DEFAULT)
+
+    @property
+    def _store(self) -> Path:
+        return store_file(self._request.store)
 
     def _spread(self, candidate: MeasuredCandidate, figure: str) -> Spread:
         machine = "" if candidate.run is None else str(candidate.run.report.environment.get("fingerprint") or "")

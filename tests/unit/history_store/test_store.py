@@ -13,14 +13,14 @@ import pytest
 from refusals import refusing
 
 from emca_deploy.errors import DataError, OutputError
-from emca_deploy.history.importing import import_result
-from emca_deploy.history.store import StoredResult, add_result, artifacts_in, figures_in, store_file
+from emca_deploy.history_store.importing import import_result
+from emca_deploy.history_store.store import StoredResult, add_result, artifacts_in, figures_in, store_file
 
 DOCUMENTS = Path(__file__).parents[1] / "results" / "documents"
 WRITER = """
 import sys
 from pathlib import Path
-from emca_deploy.history.store import StoredFigure, StoredResult, add_result
+from emca_deploy.history_store.store import StoredFigure, StoredResult, add_result
 store, name = Path(sys.argv[1]), sys.argv[2]
 print("ready", flush=True)
 for index in range(int(sys.argv[3])):
@@ -62,7 +62,7 @@ def test_results_of_every_version_are_imported_once(path, tmp_path):
 
 def test_samples_in_another_file_are_kept(tmp_path):
     from emca_deploy.cli import run
-    from emca_deploy.history.store import newest_documents
+    from emca_deploy.history_store.store import newest_documents
 
     words = ["--duration", "0.1", "--max-duration", "0.1", "--warmup", "0", "--processes", "1", "--no-telemetry"]
     place = tmp_path / "r.json"

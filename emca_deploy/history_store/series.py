@@ -5,7 +5,7 @@ from math import exp, log
 from pathlib import Path
 
 from emca_deploy.harness.measure.comparing import differences
-from emca_deploy.history.store import StoredFigure, StoredResult, figures_in, newest_documents
+from emca_deploy.history_store.store import StoredFigure, StoredResult, figures_in, newest_documents
 from emca_deploy.requirements.documents import MeasuredCandidate, MeasuredDocument, document_of
 from emca_deploy.requirements.estimates import Spread
 from emca_deploy.results.history import HistoryChange, HistoryPoint, HistoryReport, HistorySeries

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from emca_deploy._text import printable
-from emca_deploy.history.store import StoredFigure, StoredResult, add_result
+from emca_deploy.history_store.store import StoredFigure, StoredResult, add_result
 from emca_deploy.requirements.documents import MeasuredCandidate, MeasuredDocument, document_of, read_values
 from emca_deploy.results.accuracy import AccuracyReport
 from emca_deploy.results.detection import DetectionReport
