@@ -11,7 +11,7 @@ from emca_deploy.arrays import Float64Array, Int64Array
 from emca_deploy.results.detection import AveragePrecision
 from emca_deploy.tasks.object_matches import AREAS, THRESHOLDS, ClassMatches
 
-__all__ = ["RESAMPLES", "class_precision", "drop_interval", "mean_precision", "resampled_precision"]
+__all__ = ["RESAMPLES", "bootstrap", "class_precision", "drop_interval", "mean_precision", "resampled_precision"]
 
 RESAMPLES = 2000
 """Number of resamples of a bootstrap."""
@@ -124,22 +124,26 @@ def resampled_precision(
     return means
 
 
-def drop_interval(
-    reference: Sequence[ClassMatches], candidate: Sequence[ClassMatches], resamples: int = RESAMPLES, seed: int = 0
-) -> tuple[float, float]:
-    """Return the 95% interval of the drop of `ap` from a reference to a candidate on the same images, in points.
+def bootstrap(matches: Sequence[ClassMatches], resamples: int = RESAMPLES, seed: int = 0) -> Float64Array:
+    """Return the mean `ap` in resamples of the images, (resamples,) float64 in percent.
 
-    Images are drawn with replacement, the same for both sides, and the percentiles of the drop are taken: B. Efron, "Bootstrap
-    methods: another look at the jackknife" (The Annals of Statistics 7, 1979).
+    Images are drawn with replacement. The draws depend on the number of images and the seed only, so models are resampled alike.
 
     Args:
-        reference: Matches of the reference by class, with at least one object.
-        candidate: Matches of the candidate by class, in the same images.
+        matches: Matches by class, with at least one object.
         resamples: Number of resamples.
         seed: Seed of the random numbers.
     """
-    images = reference[0].objects.shape[1]
+    images = matches[0].objects.shape[1]
     weights = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=resamples).astype(np.int32)
-    drops = resampled_precision(reference, weights) - resampled_precision(candidate, weights)
-    low, high = np.nanpercentile(drops, INTERVAL)
+    return resampled_precision(matches, weights)
+
+
+def drop_interval(reference: Float64Array, candidate: Float64Array) -> tuple[float, float]:
+    """Return the 95% interval of the drop of `ap` from a reference to a candidate, in points, from the resamples of both.
+
+    It is between percentiles of the drop: B. Efron, "Bootstrap methods: another look at the jackknife" (The Annals of Statistics
+    7, 1979).
+    """
+    low, high = np.nanpercentile(reference - candidate, INTERVAL)
     return float(low), float(high)

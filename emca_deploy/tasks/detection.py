@@ -5,13 +5,13 @@ The parts are those of `classification`: what is kept of a network's outputs (`D
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from emca_deploy.arrays import Float32Array, Int64Array
+from emca_deploy.arrays import Float32Array, Float64Array, Int64Array
 from emca_deploy.artifacts import TensorSpec
 from emca_deploy.data.coco import CocoAnnotations
 from emca_deploy.data.preprocess import Placement
@@ -19,7 +19,7 @@ from emca_deploy.errors import DataError, ModelError
 from emca_deploy.results.detection import AveragePrecision, ClassPrecision, DetectionComparison, DetectionReport
 from emca_deploy.results.figures import figures_of
 from emca_deploy.results.gate import Gate, Verdict
-from emca_deploy.tasks.average_precision import drop_interval, mean_precision
+from emca_deploy.tasks.average_precision import bootstrap, drop_interval, mean_precision
 from emca_deploy.tasks.detection_flips import LEAST_SCORE, Compared, compare_detections
 from emca_deploy.tasks.detections import Detections
 from emca_deploy.tasks.detector_layers import last_results
@@ -136,10 +136,22 @@ class Truth:
 
 @dataclass(frozen=True)
 class Named:
-    """The detections of a model with this name."""
+    """The detections of a model with this name. What is matched for one comparison is kept for the next on the same objects."""
 
     name: str
     detections: Detections
+    _sides: list[tuple[Truth, tuple[Matched, ...], "_Side"]] = field(default_factory=list, repr=False, compare=False)
+
+    def side(self, truth: Truth | None, kinds: tuple[Matched, ...], progress: Progress | None) -> "_Side":
+        """Return the matches with the objects, and the figures; see `compare`."""
+        if truth is None:
+            return _Side({}, {}, {})
+        for known, of_kinds, side in self._sides:
+            if known is truth and of_kinds == kinds:
+                return side
+        side = _Side.of(self, truth, kinds, progress)
+        self._sides[:] = [(truth, kinds, side)]
+        return side
 
 
 @dataclass(frozen=True)
@@ -149,15 +161,20 @@ class _Side:
     matches: dict[Matched, tuple[ClassMatches, ...]]
     figures: dict[Matched, AveragePrecision]
     by_class: dict[Matched, tuple[float | None, ...]]
+    _resampled: dict[Matched, Float64Array] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, model: Named, truth: Truth | None, kinds: tuple[Matched, ...], progress: Progress | None) -> "_Side":
-        if truth is None:
-            return cls({}, {}, {})
+    def of(cls, model: Named, truth: Truth, kinds: tuple[Matched, ...], progress: Progress | None) -> "_Side":
         matches = {kind: match_objects(truth.annotations, truth.labels, model.detections, kind, progress) for kind in kinds}
         both = {kind: mean_precision(one) for kind, one in matches.items()}
         figures = {kind: one for kind, (one, _) in both.items()}
         return cls(matches, figures, {kind: one for kind, (_, one) in both.items()})
+
+    def resampled(self, kind: Matched) -> Float64Array:
+        """Return the `ap` in each resample of the images."""
+        if kind not in self._resampled:
+            self._resampled[kind] = bootstrap(self.matches[kind])
+        return self._resampled[kind]
 
 
 def compare(
@@ -186,8 +203,8 @@ def compare(
     if truth is None and reference is None:
         raise DataError("the data set has no annotations", "give --annotations FILE, or a --reference to agree with")
     kinds = _kinds(candidate, truth, reference)
-    own = _Side.of(candidate, truth, kinds, progress)
-    theirs = None if reference is None else _Side.of(reference, truth, kinds, progress)
+    own = candidate.side(truth, kinds, progress)
+    theirs = None if reference is None else reference.side(truth, kinds, progress)
     comparison = None
     if reference is not None and theirs is not None:
         annotations, labels = (None, None) if truth is None else (truth.annotations, truth.labels)
@@ -243,7 +260,7 @@ def _drop(own: _Side, theirs: _Side, kind: Matched) -> tuple[float | None, tuple
     before, after = theirs.figures[kind].ap, own.figures[kind].ap
     if before is None or after is None:  # no object counts
         return None, None
-    return before - after, drop_interval(theirs.matches[kind], own.matches[kind])
+    return before - after, drop_interval(theirs.resampled(kind), own.resampled(kind))
 
 
 def _per_class(truth: Truth, own: _Side, theirs: _Side | None) -> tuple[ClassPrecision, ...]:

@@ -14,7 +14,7 @@ from emca_deploy.errors import DataError, InputError
 from emca_deploy.harness.accuracy.collection import LogitsResult
 from emca_deploy.harness.accuracy.evaluation import Evaluation, Measured, Report, Wishes
 from emca_deploy.preprocessing import Preprocessing
-from emca_deploy.results.detection import DetectionReport
+from emca_deploy.results.detection import DetectionFlips, DetectionReport
 from emca_deploy.results.gate import Verdict
 from emca_deploy.tasks.detection import Named, Truth, compare, judge
 from emca_deploy.tasks.detection_flips import compare_detections, flip_rows
@@ -34,6 +34,7 @@ class AnnotatedImages(Evaluation):
     def __init__(self, wishes: Wishes) -> None:
         super().__init__(wishes)
         self._truth: Truth | None = None
+        self._flips: DetectionFlips | None = None
         if wishes.annotations is None:
             remedy = "give --annotations FILE"
             if wishes.labelling.says_something:
@@ -67,17 +68,19 @@ class AnnotatedImages(Evaluation):
             reference = Named(self.wishes.reference, measured.reference.detections)
         with stage("comparing") as progress:
             candidate = Named(self.wishes.artifact, own.detections)
-            return compare(candidate, _files(own), self._of(measured), reference, progress, own.names.indices)
+            report = compare(candidate, _files(own), self._of(measured), reference, progress, own.names.indices)
+        self._flips = None if report.reference is None else report.reference.flips
+        return report
 
     def compare_all(self, results: Mapping[str, LogitsResult], stage: Stage) -> list[Report]:
         """Return the average precisions, and the comparisons with the first candidate."""
         (base, first), *_ = results.items()
-        reference, found = Named(base, first.detections), list[Report]()
+        reference, truth = Named(base, first.detections), self._of(Measured(first, None))
+        found: list[Report] = []
         for name, result in results.items():
             with stage(f"comparing {name}") as progress:
-                truth = self._of(Measured(result, first))
-                one = compare(Named(name, result.detections), _files(result), truth, reference, progress, result.names.indices)
-                found.append(one)
+                candidate = reference if result is first else Named(name, result.detections)
+                found.append(compare(candidate, _files(result), truth, reference, progress, result.names.indices))
         return found
 
     def judge(self, report: Report, max_drop: float) -> Verdict:
@@ -86,16 +89,17 @@ class AnnotatedImages(Evaluation):
         return judge(report, max_drop)
 
     def write_flips(self, measured: Measured, file: FlipsFile) -> None:
-        """Write all lost and gained detections."""
+        """Write all lost and gained detections, those of the report where it has all."""
         assert measured.reference is not None
-        truth = self._of(measured)
+        truth, flips = self._of(measured), self._flips
         annotations, labels = (None, None) if truth is None else (truth.annotations, truth.labels)
         names = {} if truth is None else truth.names
         own = measured.own
-        found = compare_detections(
-            own.detections, measured.reference.detections, _files(own), annotations, labels, indices=own.names.indices
-        )
-        file.write(*flip_rows(found.flips, names))
+        if flips is None or len(flips.detections) < flips.lost + flips.gained:
+            flips = compare_detections(
+                own.detections, measured.reference.detections, _files(own), annotations, labels, indices=own.names.indices
+            ).flips
+        file.write(*flip_rows(flips, names))
 
     def _of(self, measured: Measured) -> Truth | None:
         """Return the annotated objects of the measured images."""

@@ -4,7 +4,7 @@ from coco_scenes import CATEGORY_IDS, coco_stats, scene_detections, scene_docume
 
 from emca_deploy.data.coco import read_coco
 from emca_deploy.tasks import average_precision
-from emca_deploy.tasks.average_precision import drop_interval, mean_precision, resampled_precision
+from emca_deploy.tasks.average_precision import bootstrap, drop_interval, mean_precision, resampled_precision
 from emca_deploy.tasks.object_matches import match_objects
 
 pytest.importorskip("pycocotools")
@@ -75,8 +75,9 @@ def test_identical_models_have_no_drop_and_a_worse_one_has(tmp_path):
     document = scene_document(60, 9)
     good = matched(tmp_path, document, scene_detections(document, 1, distort=0.02), "box")
     bad = matched(tmp_path, document, scene_detections(document, 1, distort=0.15), "box")
-    assert drop_interval(good, good, 200) == (0.0, 0.0)
-    low, high = drop_interval(good, bad, 200)
+    resampled, other = bootstrap(good, 200), bootstrap(bad, 200)
+    assert drop_interval(resampled, resampled) == (0.0, 0.0)
+    low, high = drop_interval(resampled, other)
     drop = mean_precision(good)[0].ap - mean_precision(bad)[0].ap
     assert 0 < low < drop < high
 
