@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from detector_graphs import write_dense_retinanet, write_detector
 from onnx import TensorProto, helper, numpy_helper, save
 
 from emca_deploy.artifacts import read_manifest
@@ -80,3 +81,13 @@ def test_what_does_not_go_is_refused(stand_in, model, tmp_path, capsys) -> None:
         assert error.count("\n") == 2
     assert run(["build", str(model), "--backend", "openvino", "--trtexec", "auto", "-o", str(tmp_path / "x")]) == 2
     assert run(["build", str(model), "--backend", "tensorrt", "--trtexec", str(tmp_path / "no"), "-o", str(tmp_path / "x")]) == 3
+
+
+@pytest.mark.parametrize("write", [write_detector, write_dense_retinanet])
+def test_detectors_are_built_like_classifiers(stand_in, tmp_path, capsys, write) -> None:
+    model = write(tmp_path / "detector.onnx")
+    code, document, engine = built(model, stand_in("100300"), capsys)
+    assert code == 0
+    assert document["tensorrt"]["input"]["shape"] == [1, 3, 64, 64]
+    dense = write is write_dense_retinanet
+    assert ("detector" in read_manifest(engine).details) is dense
