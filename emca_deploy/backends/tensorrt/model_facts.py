@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emca_deploy.artifacts import Precision, TensorSpec
+from emca_deploy.artifacts import Precision, TensorSpec, read_manifest
 from emca_deploy.errors import ModelError
 from emca_deploy.multiply_adds import known_shapes, proto_multiply_adds
 from emca_deploy.onnx_file.file import OnnxFile
@@ -32,6 +32,7 @@ class ModelFacts:
         off_dla: Number of global poolings, which are not offered to a DLA.
         half_scales: Whether Q/DQ nodes have fp16 scales, which makes the float part fp16.
         selections: Number of TopK nodes, with which a detector selects boxes.
+        export_options: Options of `export` for the form of a detector, as its manifest has them.
     """
 
     path: Path
@@ -44,6 +45,7 @@ class ModelFacts:
     off_dla: int = 0
     half_scales: bool = False
     selections: int = 0
+    export_options: tuple[str, ...] = ()
 
     @property
     def dynamic(self) -> bool:
@@ -89,7 +91,17 @@ def read_facts(path: Path) -> ModelFacts:
         sum(node.op_type in OFF_DLA for node in model.graph.node),
         any(scale is not None and scale.data_type == onnx.TensorProto.FLOAT16 for scale in scales),
         sum(node.op_type == "TopK" for node in model.graph.node),
+        _export_options(path),
     )
+
+
+def _export_options(path: Path) -> tuple[str, ...]:
+    manifest = read_manifest(path, verify=False)
+    detector = manifest.details.get("detector") if manifest is not None else None
+    if not isinstance(detector, dict):
+        return ()
+    dense = ("--part", "dense") if detector.get("part") == "dense" else ()
+    return (*dense, "--roi", "gridsample") if detector.get("roi") == "gridsample" else dense
 
 
 def count_convolutions(path: Path) -> tuple[int, int]:

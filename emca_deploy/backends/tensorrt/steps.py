@@ -28,7 +28,8 @@ def list_steps(plan: Plan, model: ModelFacts, data: Path | None = None) -> list[
     """Return the commands of emca-deploy in order; the build only if emca-deploy can build on that machine."""
     steps = []
     if plan.needs_half:
-        steps.append(["emca-deploy", "export", "CHECKPOINT", "--precision", "fp16", "-o", str(_sibling(model.path, "fp16.onnx"))])
+        export = ["emca-deploy", "export", "CHECKPOINT", "--precision", "fp16", *model.export_options]
+        steps.append([*export, "-o", str(_sibling(model.path, "fp16.onnx"))])
     if plan.calibrate_for is not None:
         steps.append(_calibrate(plan, model, str(data) if data else "CALIBRATION_IMAGES"))
     listed = [Step("here", shell_line(step)) for step in steps]

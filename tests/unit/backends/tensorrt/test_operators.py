@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 from refusals import refusing
 
+from emca_deploy.artifacts import Manifest, write_manifest
 from emca_deploy.backends.base import RunOptions
 from emca_deploy.backends.tensorrt.builder import RtxBuilder
 from emca_deploy.backends.tensorrt.model_facts import read_facts
 from emca_deploy.backends.tensorrt.operators import LARGEST_K, check_operators
 from emca_deploy.backends.tensorrt.planner import PlanRequest, make_plan
+from emca_deploy.backends.tensorrt.steps import list_steps
 from emca_deploy.cli import run
 from emca_deploy.errors import ModelError
 from emca_deploy.machines.boards import find_board, find_jetpack
@@ -88,3 +90,23 @@ def test_the_builder_names_the_form_that_tensorrt_rtx_takes(rtx, tmp_path):
         RtxBuilder().build(cropping(tmp_path / "net.onnx"), tmp_path / "net.engine", RunOptions())
     assert "--roi gridsample" in caught.value.remedy
     assert not (tmp_path / "net.engine").exists()
+
+
+@pytest.mark.parametrize(
+    ("detector", "options"),
+    [
+        ({"part": "full", "roi": "gridsample"}, ("--roi", "gridsample")),
+        ({"part": "dense", "roi": None}, ("--part", "dense")),
+        ({"part": "full", "roi": "roialign"}, ()),
+        (None, ()),
+    ],
+)
+def test_an_fp16_detector_is_exported_in_the_form_of_the_fp32_one(tmp_path, detector, options):
+    path = cropping(tmp_path / "net.onnx", "GridSample")
+    write_manifest(path, Manifest("onnx", "", "fp32", details={} if detector is None else {"detector": detector}))
+    facts = read_facts(path)
+    plan = make_plan(facts, PlanRequest("tensorrt-rtx", find_board("8.6"), "1.7", precision="fp16"))
+    (export, _) = list_steps(plan, facts)
+    assert export.command == " ".join(
+        ["emca-deploy export CHECKPOINT --precision fp16", *options, "-o", str(tmp_path / "net.fp16.onnx")]
+    )
