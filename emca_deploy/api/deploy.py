@@ -17,6 +17,7 @@ from emca_deploy.api.parts import find_parts, measure_parts
 from emca_deploy.api.teacher import load_teacher
 from emca_deploy.artifacts import this_command, write_json, write_text
 from emca_deploy.backends.registry import all_recipes, find_recipe
+from emca_deploy.backends.tensorrt.operators import WITHOUT_ROI_ALIGN
 from emca_deploy.calibration.calibrate import Calibration, calibrate_model
 from emca_deploy.calibration.options import CalibrationOptions
 from emca_deploy.calibration.ranges.drawing import Samples, possible_images
@@ -40,6 +41,7 @@ from emca_deploy.results.deploy import DeployCandidate, DeployReport
 from emca_deploy.results.latency import ProfileReport
 from emca_deploy.targets.base import Part, Shared
 from emca_deploy.targets.deployment import BuiltCandidate, Models, named_apart
+from emca_deploy.tasks.registry import TASKS
 
 if TYPE_CHECKING:
     from emca_deploy.networks.checkpoints import ModelSpec, Weights
@@ -125,6 +127,8 @@ def deploy(request: DeployRequest, stage: Stage = silent) -> DeployReport:
     preprocessing = network_preprocessing(request.known_preprocessing)
     import_optional("jinja2")  # a missing library of the report is reported before the work
     parts = find_parts(request.targets, request.backends)
+    if not TASKS[request.task].has_logits:  # PyTorch runs classifiers only
+        parts = tuple(replace(part, deployment=part.deployment.without_checkpoints()) for part in parts)
     wishes = Wishes(
         "", request.validation, annotations=request.annotations, labelling=request.labelling, needs_truth=True
     )  # fmt: skip
@@ -185,7 +189,13 @@ class _Walk:
         """Return the fp32 model, and the fp16 model if a target needs it."""
         request = self.request
         said = self.preprocessing if request.task == "classification" else request.preprocessing
-        options = ExportOptions(arch=request.arch, preprocessing=said, weights=request.weights, prefix=request.prefix)
+        options = ExportOptions(
+            arch=request.arch,
+            preprocessing=said,
+            weights=request.weights,
+            prefix=request.prefix,
+            prefer_grid=self._builds_with(WITHOUT_ROI_ALIGN),
+        )
         with self.stage("exporting"):
             exported = export_checkpoint(request.checkpoint, request.output / "model.onnx", options, loaded=self._check_task)
         self.images.check(str(exported.onnx), exported.num_classes)
@@ -204,6 +214,18 @@ class _Walk:
             )
         if spec.detector is None and annotations is not None:
             raise InputError(f"{checkpoint}: is a classifier ({spec.arch})", "leave --annotations out, or name a detector")
+        if self.request.recover == FINETUNE:
+            spec.check_classifier(checkpoint, "fine-tuning", "choose another --recover")
+        adaptive = spec.detector is not None and spec.detector.roi_sampling_ratio == 0
+        if adaptive and not spec.arch.startswith("retinanet") and self._builds_with(WITHOUT_ROI_ALIGN):
+            raise InputError(
+                f"{checkpoint}: {WITHOUT_ROI_ALIGN} has no RoiAlign with an adaptive number of samples (sampling ratio 0)",
+                "leave this backend out: name the others with --backend",
+            )
+
+    def _builds_with(self, backend: str) -> bool:
+        """Return whether any candidate is built for a backend."""
+        return any(step.backend == backend for part in self.parts for step in part.deployment.steps)
 
     def _reopened(self, used: Preprocessing) -> dict[str, Any]:
         """Return what changes where the checkpoint has a preprocessing of its own."""

@@ -55,6 +55,7 @@ class ExportOptions:
         prefix: Beginning of the network's names, where the checkpoint has several networks.
         part: Part of a detector to export: "full", or "dense" for what comes before all selection of boxes.
         roi: Form of RoiAlign in a detector's file; None takes "roialign".
+        prefer_grid: Whether None takes "gridsample" instead where the detector has this form, as TensorRT-RTX needs it.
         max_detections: Rows of a detector's outputs; None takes the checkpoint's.
     """
 
@@ -68,6 +69,7 @@ class ExportOptions:
     prefix: str | None = None
     part: Part = "full"
     roi: Roi | None = None
+    prefer_grid: bool = False
     max_detections: int | None = None
 
 
@@ -180,6 +182,7 @@ def _write_detector(module: Any, spec: "ModelSpec", options: ExportOptions, path
     if options.max_detections is not None:
         configure_module(module, max_detections=options.max_detections)
     images = parity_images(preprocessing.image_size, real_images(preprocessing))
+    crops = module.has_regions and options.part == "full" and module.config.roi_sampling_ratio > 0
     made = export_detector(
         module,
         images,
@@ -187,7 +190,7 @@ def _write_detector(module: Any, spec: "ModelSpec", options: ExportOptions, path
         batch=options.batch or 1,
         opset=options.opset,
         part=options.part,
-        roi=options.roi,
+        roi=options.roi or ("gridsample" if options.prefer_grid and crops else None),
         half=options.precision == "fp16",
     )
     final = made.parity if made.half is None else made.half.parity

@@ -53,6 +53,11 @@ class Deployment:
         """The backends whose INT8 model is needed."""
         return tuple(dict.fromkeys(step.backend for step in self.steps if step.precision == "int8"))
 
+    def without_checkpoints(self) -> "Deployment":
+        """Return the deployment without the candidates that run a checkpoint itself."""
+        steps = tuple(step for step in self.steps if step.precision is not None)
+        return replace(self, steps=steps, backends=tuple(dict.fromkeys(step.backend for step in steps)))
+
     @property
     def needs_half(self) -> bool:
         """Whether the fp16 model is needed."""

@@ -221,8 +221,7 @@ class SshTarget(Target):
         with session(self.address) as first:
             errand = Errand(self.address, "deployment", request, Shipment())
             found = errand.run(first, lambda answer: from_json(Deployment, answer.document["report"]), None)
-        steps = tuple(step for step in found.steps if step.precision is not None)
-        return replace(found, target=self.name, steps=steps, backends=tuple(dict.fromkeys(step.backend for step in steps)))
+        return replace(found.without_checkpoints(), target=self.name)
 
     def build_step(self, step: BuildStep, models: Models, threads: int | None = None) -> list[BuiltCandidate]:
         """Build on the remote machine what a step builds; see `Target.build_step`."""

@@ -9,7 +9,10 @@ from emca_deploy.onnx_file.file import OnnxFile
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["LARGEST_K", "check_operators"]
+__all__ = ["LARGEST_K", "WITHOUT_ROI_ALIGN", "check_operators"]
+
+WITHOUT_ROI_ALIGN = "tensorrt-rtx"
+"""Backend whose parser has no RoiAlign: 1.7.1 looks for a plugin that it lacks."""
 
 REGIONS_SINCE = (8, 5, 0)
 """First version of TensorRT with RoiAlign and GridSample: onnx-tensorrt, docs/Changelog.md, "TensorRT 8.5 GA Release"."""
@@ -30,7 +33,7 @@ def check_operators(path: Path, backend: str, version: tuple[int, ...]) -> None:
     numbers = ".".join(map(str, version))
     for node in graph.node:
         name = f"node '{node.name or node.output[0]}' ({node.op_type})"
-        if node.op_type == "RoiAlign" and backend == "tensorrt-rtx":
+        if node.op_type == "RoiAlign" and backend == WITHOUT_ROI_ALIGN:
             raise ModelError(f"{path}: {name}: tensorrt-rtx does not parse RoiAlign", "export the detector with --roi gridsample")
         if node.op_type in REGIONS and backend == "tensorrt" and version < REGIONS_SINCE:
             raise ModelError(
