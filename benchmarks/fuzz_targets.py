@@ -110,6 +110,23 @@ ORT_PROFILE = json.dumps(
 ).encode()
 SSH = b"ssh: connect to host box port 22: Connection refused\r\nHost key verification failed.\r\n"
 TOML = b'[orin]\ntarget = "ssh://me@orin.local/gpu"\npower_mode = "MAXN"\nnotes = "x"\n\n[box]\nhost = "me@box"\nkind = "cpu"\n'
+PLAN = b"""models = ["model.onnx", "resnet18"]
+image_size = [64, "96x64"]
+precision = ["fp32", "int8"]
+threads = 1
+data = "calibration/"
+samples = "auto"
+[measure]
+duration = "90s"
+telemetry = false
+[preprocessing]
+mean = [0.5, 0.5, 0.5]
+[[include]]
+scenario = "offline"
+[[exclude]]
+models = "*18"
+batch = 8
+"""
 
 
 def _texts() -> list[Target]:
@@ -186,6 +203,7 @@ def _old(command: str) -> bytes:
 
 
 def _documents(folder: Path) -> list[Target]:
+    from emca_deploy.api.sweeping.plan_file import read_plan_file
     from emca_deploy.artifacts import Manifest, Preprocessing, read_manifest
     from emca_deploy.backends.tensorrt.cache import check_cache
     from emca_deploy.calibration.ranges.histogram import Histogram
@@ -201,6 +219,7 @@ def _documents(folder: Path) -> list[Target]:
     from emca_deploy.results.deploy import read_deploy_report
     from emca_deploy.results.layers import LayersReport
     from emca_deploy.results.sensitivity import SensitivityReport
+    from emca_deploy.results.sweep import SweepReport, read_cell, row_of
     from emca_deploy.results.tuning import TuneReport
     from emca_deploy.targets.named_machines import read_machines
 
@@ -253,6 +272,11 @@ def _documents(folder: Path) -> list[Target]:
         Target("sensitivity's JSON", "json", (_old("sensitivity"),), _result(SensitivityReport), DOCUMENT),
         Target("validate's JSON", "json", (_old("validate"),), _result(AccuracyReport), DOCUMENT),
         Target("devices.toml", "text", (TOML,), _file(folder, "devices.toml", lambda path: read_machines())),
+        Target("plan of a sweep", "text", (PLAN,), _file(folder, "plan.toml", read_plan_file)),
+        Target("sweep's JSON", "json", (_old("sweep"),), _result(SweepReport), DOCUMENT),
+        Target(
+            "cell of a sweep", "json", (_old("sweep-cell"),), _file(folder, "cell.json", lambda path: row_of(read_cell(path)))
+        ),
         Target("preprocessing file", "json", configs, _file(folder, "config.json", read_preprocessing_file)),
         Target("label file", "text", labels, _file(folder, "labels.csv", lambda path: LabelFile(path).classes(("a/1.png",)))),
         Target("class map", "text", maps, _file(folder, "map.txt", read_class_map)),

@@ -236,3 +236,34 @@ def test_a_changed_model_is_a_changed_cell_and_shared_work_is_done_once(plan, tm
     assert run(["sweep", "plan.toml", "-o", "out", "--dry-run", "--json"]) == 0
     keys = {row["key"] for row in document(capsys)["cells"]}
     assert not keys & {row["key"] for row in first["cells"]}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("in_threads")
+def test_probes_predict_a_real_network(plan, tmp_path, monkeypatch, capsys):
+    """Two small probes are measured once; the cells that the budget leaves have a prediction of a plausible size."""
+    from emca_deploy.api.sweeping import probes
+
+    monkeypatch.setattr(probes, "_PROBES", (probes._PROBES[5], probes._PROBES[9]))
+    monkeypatch.setattr(probes, "PROBE_S", 0.1)
+    onnx.save(to_onnx(squeeze_excitation, size=16), tmp_path / "net.onnx")
+    np.savez(tmp_path / "data.npz", images=np.zeros((4, 20, 20, 3), np.uint8))
+    text = 'models = ["net.onnx"]\nbackends = "onnxruntime"\nbatch = [1, 2, 4]\nthreads = 1\nrecover = "none"\nsamples = 4\n'
+    plan(f'{text}data = "data.npz"\n{QUICK}')
+    clock = module.time.monotonic
+    measured = []
+
+    def monotonic():  # the budget is spent after the third cell
+        return clock() + 1e6 * (len(measured) >= 3)
+
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=monotonic))
+    keep = module.SweepFolder.keep
+    monkeypatch.setattr(module.SweepFolder, "keep", lambda folder, result: measured.append(result) or keep(folder, result))
+    assert run(["sweep", "plan.toml", "-o", "out", "--budget", "10h", "--json"]) == 0
+    rows = document(capsys)["cells"]
+    done, left = ([row for row in rows if row["status"] == status] for status in ("done", "pending"))
+    assert (len(done), len(left)) == (3, 3)
+    slowest = max(row["p50_ms"] for row in done)
+    assert all(slowest / 1000 < row["predicted_ms"] < slowest * 1000 for row in left)
+    (folder,) = (tmp_path / "out" / "shared").glob("probes-*")
+    assert {path.name for path in folder.glob("*.json")} >= {"onnxruntime-fp32-1.json", "onnxruntime-int8-1.json"}

@@ -89,7 +89,7 @@ def _near(path: Path) -> str:
     """Return a hint with the most similar names in the folder of a missing file, or ""."""
     try:
         names = [other.name for other in path.parent.iterdir()]
-    except OSError:
+    except (OSError, ValueError):  # a ValueError comes from a name that no file can have
         return ""
     near = difflib.get_close_matches(path.name, names, n=3, cutoff=0.5)
     return f"nearest: {', '.join(near)}; " if near else ""

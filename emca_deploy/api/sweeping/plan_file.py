@@ -104,8 +104,12 @@ def _flag(value: Any) -> bool | None:
     return value if isinstance(value, bool) else None
 
 
-def _any(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+def _value(value: Any) -> Any:
+    """Return a text, a number, or a list of numbers as a tuple."""
+    numbers = value if isinstance(value, list) else [value]
+    if isinstance(value, str) or (numbers and all(isinstance(one, int | float) and not isinstance(one, bool) for one in numbers)):
+        return tuple(value) if isinstance(value, list) else value
+    return None
 
 
 @dataclass(frozen=True)
@@ -159,7 +163,7 @@ _MEASURE = {
     "seed": _Kind("a whole number", _integer),
     "telemetry": _Kind("true or false", _flag),
 }
-_VALUE = _Kind("a value", _any)
+_VALUE = _Kind("a text, a number or a list of numbers", _value)
 _PREPROCESSING = dict.fromkeys(
     ("resize_size", "crop_pct", "mean", "std", "resize", "interpolation", "pad", "pad_value", "channels", "scale", "exif"), _VALUE
 )
