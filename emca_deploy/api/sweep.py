@@ -115,6 +115,7 @@ def _chosen(only: Sequence[str], cells: dict[str, SweepCell]) -> frozenset[str]:
 
 def _matches(text: str, key: str, cell: SweepCell) -> bool:
     name, equals, value = text.partition("=")
+    name = name.removesuffix("s") if name in ("models", "backends", "targets") else name  # the keys of a plan
     known = list(SweepCell.__dataclass_fields__)
     if equals and name in known:
         return fnmatchcase(str(getattr(cell, name)), value)
@@ -143,9 +144,9 @@ class _Sweep:
 
     def _row(self, key: str, cell: SweepCell) -> SweepRow:
         found = self.folder.row(key)
-        return (
-            self._pending(key, cell) if found is None else replace(found, cell=cell, name=cell.name)
-        )  # its model may be renamed
+        if found is None:
+            return self._pending(key, cell)
+        return replace(found, cell=cell, name=cell.name)  # its model may have another name now
 
     def run(self, chosen: frozenset[str], finished: Finished | None) -> SweepReport:
         """Measure the chosen cells that have no result."""

@@ -64,7 +64,7 @@ def test_a_second_run_measures_nothing_again(plan, tmp_path, capsys):
 @pytest.mark.usefixtures("in_process")
 def test_a_changed_plan_adds_cells(plan, tmp_path):
     plan(FAKE)
-    assert run(["sweep", "plan.toml", "-o", "out", "--only", "threads=1"]) == 0
+    assert run(["sweep", "plan.toml", "-o", "out", "--only", "backends=fake", "--only", "threads=1"]) == 0
     before = stamps(tmp_path / "out")
     assert len(before) == 2
     plan(FAKE.replace("[1, 2]", "[1, 3]"))
@@ -142,7 +142,7 @@ def test_a_condition_without_a_cell_is_refused(only, plan, tmp_path, refused):
 
 def test_a_condition_on_an_unknown_value_is_refused(plan, refused):
     plan(FAKE)
-    assert "nearest: backend" in refused("sweep", "plan.toml", "-o", "out", "--only", "backends=fake")
+    assert "nearest: backend" in refused("sweep", "plan.toml", "-o", "out", "--only", "bakend=fake")
 
 
 @pytest.mark.usefixtures("in_process")
