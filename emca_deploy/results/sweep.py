@@ -226,15 +226,23 @@ def front_of(rows: tuple[SweepRow, ...]) -> frozenset[str]:
     A cell dominates another if it takes no more time per image and is no less accurate, and better in one of the two. Cells
     without an accuracy are compared only with cells of the same model, image size and precision.
     """
-    done = [row for row in rows if row.status == "done"]
-    return frozenset(row.key for row in done if not any(_dominates(other, row) for other in done))
+    groups: dict[tuple[Any, ...], list[SweepRow]] = {}
+    for row in rows:
+        if row.status == "done":
+            groups.setdefault(_group(row), []).append(row)
+    return frozenset(key for group in groups.values() for key in _front(group))
 
 
-def _dominates(one: SweepRow, other: SweepRow) -> bool:
-    if _group(one) != _group(other):
-        return False
-    ours, theirs = (ms_per_image(one), -(one.accuracy or 0.0)), (ms_per_image(other), -(other.accuracy or 0.0))
-    return ours[0] <= theirs[0] and ours[1] <= theirs[1] and ours != theirs
+def _front(rows: list[SweepRow]) -> list[str]:
+    """Return the keys of the cells that are more accurate than all faster ones; of equal cells, all."""
+    found, best, fastest = [], float("-inf"), 0.0
+    for row in sorted(rows, key=lambda row: (ms_per_image(row), -(row.accuracy or 0.0))):
+        accuracy, ms = row.accuracy or 0.0, ms_per_image(row)
+        if accuracy > best:
+            best, fastest = accuracy, ms
+        if accuracy == best and ms == fastest:
+            found.append(row.key)
+    return found
 
 
 def _group(row: SweepRow) -> tuple[Any, ...]:
