@@ -12,6 +12,9 @@ from emca_deploy.results.deploy import DeployReport
 
 __all__ = ["demo"]
 
+DETECTION_SAMPLES = 50
+"""Number of calibration scenes, half of the sample's: with all of them most of the time is spent on calibration."""
+
 
 def demo(
     output: Path | str = "demo",
@@ -63,4 +66,5 @@ def _detection(output: Path, data: Path | None) -> DeployRequest:
         output,
         preprocessing=bundled.DETECTION_PREPROCESSING,
         annotations=sample.annotations,
+        samples=DETECTION_SAMPLES,
     )
