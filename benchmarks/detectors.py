@@ -32,6 +32,7 @@ PLACEMENTS = {"openvino": "openvino", "onnxruntime": "onnxruntime", "tensorrt": 
 SCENES = Path(__file__).parent.parent / "examples" / "fashion_scenes.py"
 ARCH = "faster_rcnn_emca_eca_resnet50_fpn"
 IMAGE_SIZE = 640
+
 CALIBRATION_IMAGES = 16
 """Images of noise that the network of random weights is calibrated on: its accuracy does not matter."""
 
@@ -118,21 +119,21 @@ def compared(model: Path, int8: Path, runtime: str, test: tuple[Path, Path], row
 
 def latency(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Return the ratio of fp32's latency to INT8's, and the share of post-processing and regions in an INT8 run."""
-    model, int8 = args.work / "faster-640.onnx", args.work / "faster-640.int8.onnx"
+    size = args.image_size
+    model, int8 = args.work / f"{args.arch}-{size}.onnx", args.work / f"{args.arch}-{size}.int8.onnx"
     if not model.exists():
-        emca("export", "--arch", ARCH, "--random-init", "--num-classes", 80, "--image-size", IMAGE_SIZE, "-o", model)
+        emca("export", "--arch", args.arch, "--random-init", "--num-classes", 80, "--image-size", size, "-o", model)
     if not int8.exists():
-        noise = np.random.default_rng(0).standard_normal((CALIBRATION_IMAGES, 3, IMAGE_SIZE, IMAGE_SIZE)).astype(np.float32)
+        noise = np.random.default_rng(0).standard_normal((CALIBRATION_IMAGES, 3, size, size)).astype(np.float32)
         np.savez(args.work / "noise.npz", images=noise)
         fast = ["--method", "minmax", "--recover", "none"]
         emca("calibrate", model, "--data", args.work / "noise.npz", "--backend", "openvino", "-o", int8, *fast)
     measured = json.loads(emca("profile", model, int8, "--backend", "openvino", "--duration", args.duration, "--json"))
-    layers = json.loads(emca("layers", int8, "--backend", "openvino", "--json"))
-    row = {"network": ARCH, "image_size": IMAGE_SIZE, "comparisons": measured["comparisons"]}
-    row |= {result["artifact"]: result["latency_ms"]["p50"] for result in measured["results"]}
-    times = {layer["name"]: layer["time_ms"] for layer in layers["layers"] if layer.get("time_ms")}
-    post = sum(time for name, time in times.items() if name.startswith("post."))
-    row["post_percent"] = round(100 * post / sum(times.values()), 2) if times else None
+    (profiled,) = json.loads(emca("layers", int8, "--backend", "openvino", "--no-roofline", "--json"))["results"]
+    row = {"network": args.arch, "image_size": size, "comparisons": measured["comparisons"]}
+    row |= {Path(result["artifact"]).name: result["latency_ms"]["p50"] for result in measured["results"]}
+    post = [layer for layer in profiled["layers"] if any(node.startswith("post.") for node in layer["nodes"] or [layer["name"]])]
+    row["post_percent"] = round(sum(layer["share_percent"] for layer in post), 2)
     print(json.dumps(row), flush=True)
     return [row]
 
@@ -144,6 +145,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("detectors-work"), help="folder of all files that are made")
     parser.add_argument("--count", type=int, default=1000, help="number of test scenes")
     parser.add_argument("--calibration", type=int, default=300, help="number of calibration scenes")
+    parser.add_argument("--arch", default=ARCH, help="detector of the latency part")
+    parser.add_argument("--image-size", type=int, default=IMAGE_SIZE, help="side of its images in pixels")
     parser.add_argument("--nncf", type=Path, help="Python with nncf and onnx; without it NNCF is left out")
     parser.add_argument("--duration", type=float, default=20.0, help="seconds to measure each candidate")
     parser.add_argument("--output", type=Path, required=True, help="JSON file to write")

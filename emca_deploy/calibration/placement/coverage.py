@@ -118,7 +118,7 @@ def _reason(node: ir.Node, placement: Placement, trunk: Trunk) -> str:
         maker = "the input" if producer is None else f"the result of {producer.op_type} '{producer.name}'"
         reason = f"reads {maker}, which is no map of the image"
     elif rounds_logits(node, placement.recipe, trunk):
-        reason = f"makes the logits, which an INT8 convolution of {backend} would round"
+        reason = f"is a last layer, whose results an INT8 convolution of {backend} would round"
     elif stays_float(node, placement.recipe.at(node), trunk):
         reason = "the placement leaves it in float, which was measured to be faster"
     else:
