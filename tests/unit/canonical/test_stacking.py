@@ -3,6 +3,7 @@
 import numpy as np
 import onnx_ir as ir
 import pytest
+from small import small_networks
 
 from emca_deploy.calibration.graphs.attention_path import find_attention
 from emca_deploy.canonical.unstacking import unstack_scales
@@ -20,13 +21,14 @@ PLAIN_NODES = {18: 49, 34: 89, 50: 122}
 
 
 def lively(arch, **options):
-    """Return a network whose gates depend on every statistic."""
+    """Return a network of a quarter of the width whose gates depend on every statistic."""
     import torch
 
     from emca_deploy.networks.registry import create_model
 
     torch.manual_seed(0)
-    module = create_model(arch, 10, **options).eval()
+    with small_networks():
+        module = create_model(arch, 10, **options).eval()
     with torch.no_grad():
         for key, value in module.state_dict().items():
             if key.endswith("cfc"):
@@ -56,7 +58,9 @@ def test_attention_takes_this_many_nodes(family, depth):
     from emca_deploy.exporting.exporter import export_onnx
     from emca_deploy.networks.registry import create_model
 
-    model = export_onnx(create_model(f"{family}_resnet{depth}", 10), SIZE)
+    with small_networks():
+        module = create_model(f"{family}_resnet{depth}", 10)
+    model = export_onnx(module, SIZE)
     assert len(list(model.graph)) - PLAIN_NODES[depth] == MORE_NODES[family, depth]
 
 
