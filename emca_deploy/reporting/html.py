@@ -12,6 +12,7 @@ from emca_deploy.reporting.svg import COLOURS
 from emca_deploy.reporting.table import deploy_columns
 from emca_deploy.results.accuracy import AccuracyReport
 from emca_deploy.results.deploy import DeployReport
+from emca_deploy.results.detection import DetectionComparison
 from emca_deploy.results.recommendation import recommend
 
 __all__ = ["render_html"]
@@ -44,6 +45,7 @@ def render_html(report: DeployReport) -> str:
         legend=_legend(report),
         precision=precision_columns(report),
         flips=flip_pictures(report),
+        least_score=_least_score(report),
         colours=COLOURS,
         stable=[candidate.latency.stable for candidate in report.candidates],
         chosen=[candidate.name == found.use for candidate in report.candidates],
@@ -60,6 +62,14 @@ def render_html(report: DeployReport) -> str:
         ],
         images=first.accuracy.samples,
     )
+
+
+def _least_score(report: DeployReport) -> str:
+    """Return the lowest score of a detector's detections that are compared."""
+    scores = [
+        c.accuracy.reference.least_score for c in report.candidates if isinstance(c.accuracy.reference, DetectionComparison)
+    ]
+    return f"{scores[0]:g}" if scores else ""
 
 
 def _legend(report: DeployReport) -> str:
