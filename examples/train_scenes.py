@@ -25,6 +25,7 @@ from emca_deploy.data.bundled import BUNDLED_PREPROCESSING, bundled_checkpoint
 from emca_deploy.errors import EmcaError
 from emca_deploy.networks.detectors.boxes import pairwise_iou
 from emca_deploy.networks.detectors.losses import Sampling
+from emca_deploy.preprocessing import PreprocessingOptions
 from emca_deploy.results import codec
 
 SAMPLING = Sampling(rpn_positive=32, rpn_negative=64, roi_positive=8, roi_negative=24)
@@ -104,7 +105,11 @@ def save_weights(model: nn.Module, path: Path) -> None:
         for name, tensor in model.state_dict().items()
         if not name.endswith("num_batches_tracked")
     }
-    metadata = {"detector": json.dumps(codec.to_json(model.config)), "data": "scenes of Fashion-MNIST, MIT licence"}
+    preprocessing = PreprocessingOptions(image_size=SIZE, mean=BUNDLED_PREPROCESSING.mean, std=BUNDLED_PREPROCESSING.std)
+    facts = {"detector": model.config, "preprocessing": preprocessing}
+    metadata = {name: json.dumps(codec.to_json(value)) for name, value in facts.items()} | {
+        "data": "scenes of Fashion-MNIST, MIT licence"
+    }
     write_whole(path, lambda place: save_file(half, place, metadata=metadata))
 
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from emca_deploy.checkpoint_files.mmdet_settings import MmdetSettings, read_settings
 from emca_deploy.checkpoint_files.opening import CheckpointFile
@@ -13,10 +13,14 @@ from emca_deploy.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from emca_deploy.results.codec import from_json
 from emca_deploy.tasks.detector_config import DetectorConfig, DetectorKind, default_config
 
-__all__ = ["DETECTOR_KEY", "DetectorFacts", "Sizes", "read_facts"]
+__all__ = ["DETECTOR_KEY", "PREPROCESSING_KEY", "DetectorFacts", "Sizes", "read_facts"]
+
+_Record = TypeVar("_Record")
 
 DETECTOR_KEY = "detector"
 """Key of a safetensors file's metadata under which a checkpoint of ours has its `DetectorConfig` as JSON."""
+PREPROCESSING_KEY = "preprocessing"
+"""The same for `PreprocessingOptions`: the image size and normalization that the detector was trained with."""
 
 OCTAVES = tuple(4 * 2 ** (step / 3) for step in range(3))
 _MMDETECTION = {"relu_before_p7": False, "p6_from": "c5"}
@@ -120,19 +124,25 @@ def _ours(file: CheckpointFile, kind: DetectorKind, sizes: Sizes) -> DetectorFac
         config = _config(file, kind, {}, sizes)
         assumed = ("the published detector's anchors, boxes and thresholds: the file does not have its configuration",)
         return DetectorFacts("native", _differing(kind, config), _preprocessing("native"), assumed)
-    try:
-        config = from_json(DetectorConfig, json.loads(text))
-    except (ValueError, RecursionError, DataError) as exc:
-        reason = exc.problem if isinstance(exc, DataError) else "not JSON"
-        raise CheckpointError(
-            f"{file.path}: '{DETECTOR_KEY}' in its metadata is no configuration of a detector: {reason}",
-            "save the checkpoint again with this emca-deploy",
-        ) from exc
+    config = _record(file, DETECTOR_KEY, DetectorConfig)
     for name, value in sizes.fields.items():
         if getattr(config, name) != value:
             _contradiction(file, f"{DETECTOR_KEY} in its metadata", name, getattr(config, name), value, sizes)
     config = _config(file, kind, {own.name: getattr(config, own.name) for own in fields(config)}, sizes)
-    return DetectorFacts("native", _differing(kind, config), _preprocessing("native"))
+    own = _record(file, PREPROCESSING_KEY, PreprocessingOptions) if PREPROCESSING_KEY in file.metadata else None
+    return DetectorFacts("native", _differing(kind, config), own or _preprocessing("native"))
+
+
+def _record(file: CheckpointFile, key: str, kind: type[_Record]) -> _Record:
+    """Return a record that the file's metadata has as JSON."""
+    try:
+        return from_json(kind, json.loads(file.metadata[key]))
+    except (TypeError, ValueError, RecursionError, DataError) as exc:
+        reason = exc.problem if isinstance(exc, DataError) else "not JSON"
+        raise CheckpointError(
+            f"{file.path}: '{key}' in its metadata is not understood: {reason}",
+            "save the checkpoint again with this emca-deploy",
+        ) from exc
 
 
 def _config(file: CheckpointFile, kind: DetectorKind, values: Mapping[str, Any], sizes: Sizes) -> DetectorConfig:

@@ -281,7 +281,9 @@ def test_eca_in_the_names_of_ecanet(tmp_path):
 @pytest.mark.parametrize("kind", ["retinanet", "mask_rcnn"])
 def test_our_own_checkpoint_keeps_its_configuration(tmp_path, kind):
     safetensors = pytest.importorskip("safetensors.torch")
+    from emca_deploy.errors import CheckpointError
     from emca_deploy.networks.registry import create_model
+    from emca_deploy.preprocessing import PreprocessingOptions
     from emca_deploy.results.codec import to_json
 
     sizes = tuple((8.0 * 2**level,) for level in range(5))
@@ -289,11 +291,17 @@ def test_our_own_checkpoint_keeps_its_configuration(tmp_path, kind):
     options |= {} if kind == "retinanet" else {"box_head_width": 24}
     made = create_model(f"{kind}_emca_eca_resnet18_fpn", 2, **options).eval()
     path = tmp_path / "own.safetensors"
-    safetensors.save_file(made.state_dict(), path, {"detector": json.dumps(to_json(made.config))})
+    pixels = PreprocessingOptions(image_size=96, mean=(0.2,), std=(0.3,))
+    metadata = {"detector": json.dumps(to_json(made.config)), "preprocessing": json.dumps(to_json(pixels))}
+    safetensors.save_file(made.state_dict(), path, metadata)
     module, spec = load_checkpoint(path)
+    assert spec.preprocessing == pixels
     assert spec.detector == made.config
     assert spec.source.assumed == ()
     assert all((value == made.state_dict()[name]).all() for name, value in module.state_dict().items())
+    safetensors.save_file(made.state_dict(), path, {**metadata, "preprocessing": '{"image_size": "large"}'})
+    with pytest.raises(CheckpointError, match=r"own\.safetensors"):
+        load_checkpoint(path)
 
 
 def test_deltas_and_masks_that_all_classes_share_are_repeated(tmp_path):
