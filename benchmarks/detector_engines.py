@@ -118,14 +118,14 @@ def main() -> None:
     args = parser.parse_args()
     wanted: dict[str, Path | None] = {path.stem: path for path in args.checkpoint or ()}
     wanted = wanted or dict.fromkeys(f"{kind}_{args.backbone}_fpn" for kind in DETECTOR_KINDS)
+    facts = {"tensorrt_rtx": installed_version("tensorrt_rtx"), "capability": args.capability, "size": args.size}
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for name, checkpoint in wanted.items():
         with tempfile.TemporaryDirectory() as folder:
             paths = models(name, checkpoint, args.size, Path(folder))
             found[name] = {precision: build(paths[precision], args.capability) for precision in PRECISIONS}
-    if args.output:
-        versions = {"tensorrt_rtx": installed_version("tensorrt_rtx"), "capability": args.capability, "size": args.size}
-        write_json(args.output, {**versions, "engines": found})
+        if args.output:
+            write_json(args.output, {**facts, "engines": found})
     Console(width=140).print(table(found))
 
 
