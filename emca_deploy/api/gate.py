@@ -1,7 +1,7 @@
 """`gate`: decides whether results keep requirements."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from emca_deploy._progress import Progress
@@ -9,8 +9,9 @@ from emca_deploy.errors import InputError
 from emca_deploy.history_store.series import newest_comparable, spread_of
 from emca_deploy.history_store.store import store_file
 from emca_deploy.requirements.confirming import artifact_of, confirm
+from emca_deploy.requirements.deciding import DEFAULT, decide
 from emca_deploy.requirements.documents import MeasuredCandidate, MeasuredDocument, chosen, is_document, read_document
-from emca_deploy.requirements.estimates import Estimate, Spread, estimate
+from emca_deploy.requirements.estimates import Estimate, estimate
 from emca_deploy.requirements.slowdown import against_another_run, in_one_run
 from emca_deploy.results.requirements import (
     CONFIDENCE,
@@ -19,18 +20,12 @@ from emca_deploy.results.requirements import (
     Requirement,
     RequirementsReport,
     parse_requirements,
-    verdict_of_interval,
 )
-from emca_deploy.stats.between_runs import DEFAULT_SPREAD
 
 __all__ = ["GateRequest", "gate"]
 
 HISTORY = "history"
 """Baseline that stands for the newest comparable result in the history."""
-
-DEFAULT = Spread(
-    DEFAULT_SPREAD, 0, f"{DEFAULT_SPREAD * 100:g} %, the default, since the history has too few runs of this machine"
-)
 
 
 @dataclass(frozen=True)
@@ -176,37 +171,12 @@ def _decided(
         for candidate in chosen(document, request.candidate, with_first=request.baseline is not None):
             estimated = estimates.of(requirement.figure, candidate, document)
             if estimated is not None:
-                found.append(_decision(requirement, candidate, estimated))
+                found.append(decide(requirement, candidate.name, estimated))
     if not found:
         places = ", ".join(str(document.place) for document in documents)
         measured_by = FIGURES[requirement.figure].measured_by
         raise InputError(f"--require {requirement.text}: {places} has no {requirement.figure}", f"measure it: {measured_by}")
     return found
-
-
-def _decision(requirement: Requirement, candidate: MeasuredCandidate, found: Estimate) -> Decision:
-    verdict = verdict_of_interval(requirement, found.low, found.high)
-    decision = Decision(
-        requirement=requirement.text,
-        candidate=candidate.name,
-        figure=requirement.figure,
-        unit=FIGURES[requirement.figure].unit,
-        value=found.value,
-        low=found.low,
-        high=found.high,
-        limit=requirement.limit,
-        verdict=verdict,
-        method=found.method,
-        baseline=found.baseline,
-    )
-    if verdict != "undecided":
-        return decision
-    return replace(
-        decision,
-        images_needed=found.images(requirement.limit),
-        seconds_needed=found.seconds(requirement.limit),
-        hint=found.hint,
-    )
 
 
 def _report(request: GateRequest, decisions: Sequence[Decision]) -> RequirementsReport:
