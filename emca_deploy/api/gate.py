@@ -11,7 +11,7 @@ from emca_deploy.history_store.store import store_file
 from emca_deploy.requirements.confirming import artifact_of, confirm
 from emca_deploy.requirements.deciding import DEFAULT, decide
 from emca_deploy.requirements.documents import MeasuredCandidate, MeasuredDocument, chosen, is_document, read_document
-from emca_deploy.requirements.estimates import Estimate, estimate
+from emca_deploy.requirements.estimates import Estimate, Spread, estimate
 from emca_deploy.requirements.slowdown import against_another_run, in_one_run
 from emca_deploy.results.requirements import (
     CONFIDENCE,

@@ -1,31 +1,72 @@
-"""`report`: make the page of a finished deployment again."""
+"""`report`: make the page or the table of a finished deployment or sweep."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
+from emca_deploy.api.sweeping.folder import INDEX, SweepFolder
 from emca_deploy.artifacts import write_text
-from emca_deploy.reporting.html import render_html
+from emca_deploy.errors import InputError
+from emca_deploy.reporting.deployments import deployment_in
+from emca_deploy.reporting.sweeps.document import sweep_in
+from emca_deploy.requirements.sweeps import choose
 from emca_deploy.results.deploy import DeployReport, read_deploy_report
+from emca_deploy.results.requirements import parse_requirements
+from emca_deploy.results.sweep import CellResult
+from emca_deploy.results.sweep_choice import SweepDocument
 
-__all__ = ["page_in", "report"]
+__all__ = ["Format", "page_in", "report", "report_text"]
+
+Format = Literal["html", "csv", "markdown", "json"]
 
 
 def page_in(folder: Path) -> Path:
-    """Return the default page of a deployment; `folder` may also be its result.json."""
+    """Return the default page of a deployment or sweep; `folder` may also be its result.json or sweep.json."""
     return (folder if folder.is_dir() else folder.parent) / "report.html"
 
 
-def report(folder: Path | str, page: Path | str | None = None) -> DeployReport:
-    """Read the result.json of a deployment, and write its page again.
+def report(folder: Path | str, page: Path | str | None = None, require: Sequence[str] = ()) -> DeployReport | SweepDocument:
+    """Read a deployment or a sweep, and write its page again.
 
     Args:
-        folder: folder of the deployment, or its result.json.
+        folder: folder of the deployment or sweep, or its result.json or sweep.json.
         page: HTML file to write; None is report.html in the folder.
+        require: requirements on the cells of a sweep, such as "drop<=0.2, p99<=8ms".
 
     Raises:
-        InputError: the result does not exist or cannot be read.
+        InputError: the result does not exist or cannot be read, or a requirement is wrong.
         MissingError: Jinja2 is not installed.
         OutputError: the page cannot be written.
     """
-    found = read_deploy_report(Path(folder))
-    write_text(page_in(Path(folder)) if page is None else Path(page), render_html(found))
+    found, text = report_text(folder, require)
+    write_text(page_in(Path(folder)) if page is None else Path(page), text)
     return found
+
+
+def report_text(
+    folder: Path | str, require: Sequence[str] = (), form: Format = "html", output: Path | None = None
+) -> tuple[DeployReport | SweepDocument, str]:
+    """Return a deployment or a sweep, and its page or table as text, which is also written to `output`.
+
+    Raises:
+        InputError: the result does not exist or cannot be read, or a requirement is wrong.
+        MissingError: Jinja2 is not installed.
+        OutputError: the file cannot be written.
+    """
+    found, cells = _read(Path(folder), require)
+    text = deployment_in(form, found) if isinstance(found, DeployReport) else sweep_in(form, found, cells)
+    if output is not None:
+        write_text(output, text)
+    return found, text
+
+
+def _read(place: Path, require: Sequence[str]) -> tuple[DeployReport | SweepDocument, Mapping[str, CellResult]]:
+    """Return what a place holds: a sweep where it is, or has, a sweep.json, else a deployment, which has no cells."""
+    index = place / INDEX if place.is_dir() else place
+    if index.name != INDEX or not index.is_file():
+        if require:
+            raise InputError(f"--require: {place} is not a sweep", f"decide about a deployment with: emca-deploy gate {place}")
+        return read_deploy_report(place), {}
+    requirements = parse_requirements(require) if require else ()
+    sweep, cells = SweepFolder(index.parent).results()
+    return choose(sweep, cells, requirements), cells

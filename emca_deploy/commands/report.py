@@ -1,28 +1,44 @@
 """`emca-deploy report`."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from emca_deploy.commands._console import echo, table_console
 from emca_deploy.commands._types import INPUT, OUTPUT, option
 
+if TYPE_CHECKING:
+    from emca_deploy.api.report import Format
+
 __all__ = ["command"]
 
 
 @click.command("report")
 @click.argument("folder", metavar="DIR", type=INPUT)
-@option("-o", "--output", type=OUTPUT, unset="report.html in DIR", help="HTML page to write.")
-def command(folder: Path, output: Path | None) -> None:
-    """Make the report of a finished deployment again, from the result.json in DIR: print the table and write the page.
+@option("-o", "--output", type=OUTPUT, unset="report.html in DIR; stdout for other formats", help="File to write.")
+@option(
+    "--require",
+    metavar="FIGURE<=LIMIT,...",
+    multiple=True,
+    show_default=False,
+    help="Requirements on the cells of a sweep, as in `gate`; may be repeated. The fastest that keeps all is recommended.",
+)
+@option("--format", "form", type=click.Choice(["html", "csv", "markdown", "json"]), default="html", help="Page or table.")
+def command(folder: Path, output: Path | None, require: tuple[str, ...], form: "Format") -> None:
+    """Make the report of the finished deployment or the sweep in DIR: print the table and write the page.
 
     \b
-    Example:
+    Examples:
       emca-deploy report out -o report.html
+      emca-deploy report sweep --require "drop<=0.2, p99<=8ms"
+      emca-deploy report sweep --format csv -o sweep.csv
     """
-    from emca_deploy.api.report import page_in, report
-    from emca_deploy.reporting.terminal import print_deploy
+    from emca_deploy.api.report import page_in, report_text
+    from emca_deploy.reporting.sweeps.terminal import print_report
 
-    page = output or page_in(folder)
-    print_deploy(report(folder, page), table_console())
-    echo(f"\nreport: {page}")
+    written = page_in(folder) if output is None and form == "html" else output
+    found, text = report_text(folder, require, form, written)
+    if form == "html":
+        print_report(found, table_console())
+    echo(text.rstrip("\n") if written is None else f"\nreport: {written}")

@@ -9,7 +9,7 @@ from emca_deploy.reporting.formats import plain
 from emca_deploy.reporting.requirements import interval_text, needed_text, value_text
 from emca_deploy.results.requirements import Decision, RequirementsReport
 
-__all__ = ["annotations", "junit_writer", "write_markdown"]
+__all__ = ["annotations", "junit_writer", "markdown_text", "write_markdown"]
 
 _MARKS = {"pass": "\N{WHITE HEAVY CHECK MARK}", "fail": "\N{CROSS MARK}", "undecided": "\N{WARNING SIGN}"}
 _MARKDOWN = "\\`*_{}[]#!|~@"
@@ -77,18 +77,25 @@ def write_markdown(report: RequirementsReport, path: Path) -> None:
     lines = [f"### {_MARKS['pass' if report.passed else 'fail']} {passed}", ""]
     lines += [f"| | candidate | requirement | value | {report.confidence_percent:g} % interval |", "|---|---|---|---|---|"]
     for each in report.decisions:
-        cells = (_code(each.candidate), _code(each.requirement), _text(value_text(each)), _text(interval_text(each)))
+        cells = (
+            _code(each.candidate),
+            _code(each.requirement),
+            markdown_text(value_text(each)),
+            markdown_text(interval_text(each)),
+        )
         lines.append(f"| {_MARKS[each.verdict]} {each.verdict} | {' | '.join(cells)} |")
     needed = [
-        f"- {_code(each.candidate)}, {_code(each.requirement)}: {_text(needed_text(each))}" for each in report.of("undecided")
+        f"- {_code(each.candidate)}, {_code(each.requirement)}: {markdown_text(needed_text(each))}"
+        for each in report.of("undecided")
     ]
     path.write_text("\n".join([*lines, *([""] if needed else []), *needed, ""]), encoding="utf-8")
 
 
 def _code(text: str) -> str:
     """Return foreign text as code: neither Markdown, HTML nor a mention of somebody."""
-    return f"<code>{_text(text)}</code>"
+    return f"<code>{markdown_text(text)}</code>"
 
 
-def _text(text: str) -> str:
+def markdown_text(text: str) -> str:
+    """Return foreign text for a Markdown document, in which it stays text."""
     return "".join(f"&#{ord(char)};" if char in _MARKDOWN else escape(char) for char in plain(text))

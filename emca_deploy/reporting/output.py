@@ -59,5 +59,7 @@ def render_page(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    text = Path(__file__).with_name(template).read_text(encoding="utf-8")
-    return str(environment.from_string(text).render(version=__version__, **values))
+    folder = Path(__file__).parent
+    style = (folder / "page.css").read_text(encoding="utf-8").rstrip()
+    text = (folder / template).read_text(encoding="utf-8")
+    return str(environment.from_string(text).render(version=__version__, style=style, **values))

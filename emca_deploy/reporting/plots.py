@@ -11,7 +11,7 @@ from emca_deploy.results.deploy import DeployCandidate, DeployReport
 from emca_deploy.results.figures import figures_of
 from emca_deploy.results.recommendation import DEPLOY_GATE
 
-__all__ = ["latency_plot", "tradeoff_plot"]
+__all__ = ["error_bars", "latency_plot", "outline", "tradeoff_plot"]
 
 WIDTH = 560
 _TOP, _ROW, _SHAPE = 8, 66, 34
@@ -50,7 +50,7 @@ def _latency_row(candidate: DeployCandidate, index: int, axis: Axis, top: float)
     ]
     samples = sorted(candidate.latency.samples_ms)
     if samples:
-        shapes.append(svg.path(_outline(samples, axis, floor), colour))
+        shapes.append(svg.path(outline(samples, axis, floor, _SHAPE * 0.95), colour))
         tail = samples[ceil(len(samples) * 0.99) :][-_MOST_TAIL_MARKS:]
         shapes += [svg.line((axis.px(v), floor), (axis.px(v), floor - 7), colour=colour, opacity=0.8) for v in tail]
     p50, p99 = axis.px(summary.p50), axis.px(summary.p99)
@@ -59,8 +59,8 @@ def _latency_row(candidate: DeployCandidate, index: int, axis: Axis, top: float)
     return shapes
 
 
-def _outline(samples: Sequence[float], axis: Axis, floor: float) -> list[tuple[float, float]]:
-    """Return the outline of a histogram with bins of equal width in pixels, as high as the row."""
+def outline(samples: Sequence[float], axis: Axis, floor: float, height: float) -> list[svg.Point]:
+    """Return the outline of a histogram of ascending samples, with bins of equal width in pixels, as high as `height`."""
     left, right = axis.px(samples[0]), axis.px(samples[-1])
     width = (axis.end_px - axis.start_px) / _BINS
     bins = max(ceil((right - left) / width), 1)
@@ -70,8 +70,8 @@ def _outline(samples: Sequence[float], axis: Axis, floor: float) -> list[tuple[f
     most = max(counts)
     points = [(left, floor)]
     for index, count in enumerate(counts):
-        height = floor - _SHAPE * 0.95 * count / most
-        points += [(left + index * width, height), (left + (index + 1) * width, height)]
+        top = floor - height * count / most
+        points += [(left + index * width, top), (left + (index + 1) * width, top)]
     return [*points, (left + bins * width, floor)]
 
 
@@ -143,7 +143,7 @@ def _points(
     for index, (candidate, (low, middle, high)) in enumerate(zip(rows, heights, strict=True)):
         x, y = x_axis.px(candidate.latency.latency_ms.p50), y_axis.px(middle)
         left, right = (x_axis.px(limit) for limit in candidate.latency.latency_ms.p50_ci95)
-        bars += _error_bars((x, y), (left, right), (y_axis.px(low), y_axis.px(high)), svg.COLOURS[index % len(svg.COLOURS)])
+        bars += error_bars((x, y), (left, right), (y_axis.px(low), y_axis.px(high)), svg.COLOURS[index % len(svg.COLOURS)])
         marks.append(svg.marker(index, x, y))
         centres.append((x, y))
         taken += [
@@ -159,7 +159,8 @@ def _points(
     return leaders + bars + marks + texts + [_guide_label(y_axis.px(value), words, blocked) for value, words in guides]
 
 
-def _error_bars(centre: svg.Point, across: svg.Point, upright: svg.Point, colour: str) -> list[str]:
+def error_bars(centre: svg.Point, across: svg.Point, upright: svg.Point, colour: str) -> list[str]:
+    """Return the bars of a mark: horizontal from `across[0]` to `across[1]`, and vertical between `upright` with ends."""
     x, y = centre
     bars = [svg.line((across[0], y), (across[1], y), colour=colour, width=2)]
     if upright[0] != upright[1]:

@@ -5,8 +5,8 @@ from html import escape
 from emca_deploy.reporting.formats import plain
 
 __all__ = [
-    "COLOURS", "Point", "box", "document", "fitting", "line", "marker", "outline", "path", "photograph", "tag", "text",
-    "text_width_px",
+    "COLOURS", "Point", "box", "document", "fitting", "line", "marker", "outline", "path", "photograph", "polyline", "swatch",
+    "tag", "text", "text_width_px",
 ]  # fmt: skip
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
@@ -64,6 +64,12 @@ def path(points: list[Point], colour: str) -> str:
     return f'<path d="M{steps} Z" fill="{colour}" fill-opacity="0.45" stroke="{colour}" stroke-width="1"/>'
 
 
+def polyline(points: list[Point], colour: str) -> str:
+    """Return a line through points."""
+    places = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    return f'<polyline points="{places}" fill="none" stroke="{colour}" stroke-width="1.5"/>'
+
+
 def box(left: float, right: float, top: float, height: float, colour: str) -> str:
     """Return a filled rectangle."""
     return path([(left, top), (right, top), (right, top + height), (left, top + height)], colour)
@@ -90,6 +96,11 @@ def tag(x: float, y: float, words: str, colour: str) -> str:
     width, height = text_width_px(words) + 6, FONT_PX + 3
     ground = f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height}" fill="#000" stroke="{colour}"/>'
     return f'{ground}<text x="{x + 3:.1f}" y="{y + FONT_PX - 0.5:.1f}" fill="#fff" font-weight="600">{_safe(words)}</text>'
+
+
+def swatch(index: int) -> str:
+    """Return the mark of series `index` as an element of its own, for a legend."""
+    return f'<svg xmlns="http://www.w3.org/2000/svg" width="16" height="16" aria-hidden="true">{marker(index, 8, 8)}</svg>'
 
 
 def marker(index: int, x: float, y: float, radius: float = 6) -> str:

@@ -17,9 +17,10 @@ from emca_deploy.results.recommendation import recommend
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["print_columns", "print_deploy", "print_profile"]
+__all__ = ["LEVEL_STYLES", "print_columns", "print_deploy", "print_profile"]
 
-_STYLES = {"recommended": "bold green", "caution": "bold yellow", "keep": "bold", "unknown": "bold yellow"}
+LEVEL_STYLES = {"recommended": "bold green", "caution": "bold yellow", "keep": "bold", "unknown": "bold yellow"}
+"""Style of each level of a recommendation."""
 _LONGEST_NAME = 36
 _GAP = 2
 
@@ -34,7 +35,7 @@ def print_deploy(report: DeployReport, console: "Console") -> None:
     if drawing := report.calibration.get("drawing"):
         say(console, f"calibration {drawing_line(from_json(Drawing, drawing))}", "dim")
     console.print()
-    say(console, sentence_of(report, found), _STYLES[found.level])
+    say(console, sentence_of(report, found), LEVEL_STYLES[found.level])
     for caution in cautions_of(found):
         say(console, f"- {caution}")
     for names, warning in warnings_of(report):

@@ -15,6 +15,7 @@ __all__ = [
     "SweepCell",
     "SweepReport",
     "SweepRow",
+    "dominates",
     "front_group",
     "front_of",
     "ms_per_image",
@@ -243,6 +244,14 @@ def _front(rows: list[SweepRow]) -> list[str]:
         if accuracy == best and ms == fastest:
             found.append(row.key)
     return found
+
+
+def dominates(one: SweepRow, other: SweepRow) -> bool:
+    """Return whether a finished cell is better than another one that it can be compared with."""
+    if _group(one) != _group(other):
+        return False
+    ours, theirs = (ms_per_image(one), -(one.accuracy or 0.0)), (ms_per_image(other), -(other.accuracy or 0.0))
+    return ours[0] <= theirs[0] and ours[1] <= theirs[1] and ours != theirs
 
 
 def _group(row: SweepRow) -> tuple[Any, ...]:

@@ -16,7 +16,7 @@ try:
 except ImportError:  # Windows has no flock
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["SweepFolder"]
+__all__ = ["INDEX", "SweepFolder"]
 
 INDEX, LOCK = "sweep.json", "sweep.lock"
 
@@ -101,6 +101,15 @@ class SweepFolder:
                 report = read_json(SweepReport, self.place / INDEX, "an index", "")
                 self._index = {row.key: row for row in report.cells}
         return self._index
+
+    def results(self) -> tuple[SweepReport, dict[str, CellResult]]:
+        """Return the index, and the result of each cell that is done or failed by its key.
+
+        Raises:
+            InputError: a file is missing or damaged.
+        """
+        report = read_json(SweepReport, self.place / INDEX, "an index of a sweep", "run the sweep again")
+        return report, {row.key: read_cell(self.cell(row.key)) for row in report.cells if row.status != "pending"}
 
     def keep(self, result: CellResult) -> SweepRow:
         """Write a cell's result, whole or not at all, and return its row.

@@ -1,0 +1,138 @@
+"""The page of a sweep: the choice first, then its plots, the table of all cells, and the details of each."""
+
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from emca_deploy.reporting.exchange import as_csv
+from emca_deploy.reporting.formats import NONE, facts, moment, plain
+from emca_deploy.reporting.output import render_page
+from emca_deploy.reporting.svg import swatch
+from emca_deploy.reporting.sweeps.details import CellDetails, Shared, details_of, shared_facts
+from emca_deploy.reporting.sweeps.names import names_of
+from emca_deploy.reporting.sweeps.plots import front_plot, series_of
+from emca_deploy.reporting.sweeps.table import cells_of, columns_of, sort_values, values_of
+from emca_deploy.reporting.sweeps.words import OUTCOMES, cautions_of, level_of, place_of, reason_of, sentence_of
+from emca_deploy.results.sweep import CellResult, SweepRow
+from emca_deploy.results.sweep_choice import GroupChoice, SweepDocument
+
+__all__ = ["render_sweep"]
+
+_OPEN = 12
+"""Most other cells whose reasons are shown without a click."""
+
+_FRONT = ("best", "front")
+
+
+@dataclass(frozen=True)
+class _Lost:
+    name: str
+    key: str
+    outcome: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Group:
+    """A group on the page.
+
+    Attributes:
+        place: What its cells have in common.
+        level: Class of the verdict.
+        lost: Every cell that is not recommended.
+        plots: SVG elements, one for each metric.
+    """
+
+    place: str
+    level: str
+    sentence: str
+    cautions: list[str]
+    lost: list[_Lost]
+    opened: bool
+    plots: list[str]
+
+
+def render_sweep(document: SweepDocument, cells: Mapping[str, CellResult]) -> str:
+    """Return the page of a sweep.
+
+    Args:
+        document: the index of the sweep and the choice.
+        cells: results of its cells by key, with their samples.
+
+    Raises:
+        MissingError: Jinja2 is not installed.
+    """
+    sweep = document.sweep
+    names, shown = names_of(sweep.cells), cells_of(document)
+    series = series_of([row for row, _ in shown if row.accuracy is not None])
+    shared = shared_facts([cells[row.key] for row, _ in shown if row.key in cells])
+    text = as_csv(values_of(document, names))
+    return render_page(
+        "sweeps/page.html",
+        sweep=sweep,
+        title=f"Sweep of {plain(Path(sweep.plan).name)}",
+        created=moment(sweep.created),
+        counts=_counts(sweep.cells),
+        requirements=document.requirements,
+        confidence=f"{document.confidence_percent:g}",
+        groups=[_group(index, document, group, names, series) for index, group in enumerate(document.groups)],
+        legend=[(swatch(index), name) for name, index in series.items()],
+        columns=[column for column in columns_of(document, names) if any(cell != NONE for cell in column.cells)],
+        sort=sort_values(document),
+        rows=[(row, OUTCOMES[verdict.outcome], verdict.outcome) for row, verdict in shown],
+        csv=b64encode(text.encode()).decode(),
+        script=Path(__file__).with_name("table.js").read_text(encoding="utf-8"),
+        details=_details(document, cells, names, shared),
+        shared=shared.pairs,
+        provenance=_provenance(document),
+    )
+
+
+def _counts(rows: Sequence[SweepRow]) -> str:
+    counts = [(sum(row.status == status for row in rows), word) for status, word in _STATUSES]
+    return ", ".join(f"{count} {word}" for count, word in counts if count)
+
+
+_STATUSES = (("done", "measured"), ("failed", "failed"), ("pending", "not measured"))
+
+
+def _group(
+    index: int, document: SweepDocument, group: GroupChoice, names: Mapping[str, str], series: Mapping[str, int]
+) -> _Group:
+    rows = {row.key: row for row in document.sweep.cells}
+    lost = [
+        _Lost(names[each.key], each.key, OUTCOMES[each.outcome], reason_of(each, rows[each.key], names))
+        for each in group.cells
+        if each.outcome not in _FRONT
+    ]
+    done = [rows[each.key] for each in group.cells if rows[each.key].status == "done"]
+    plots = []
+    for metric in ("top-1", "AP"):
+        chosen = [row for row in done if row.metric == metric]
+        if chosen:
+            marked = [row.key for row in chosen if row.pareto or row.key == group.best]
+            plots.append(front_plot(f"front-{index}-{metric}", chosen, marked, names, series))
+    return _Group(
+        place_of(group),
+        level_of(document, group),
+        sentence_of(document, group, names),
+        cautions_of(document, group, names),
+        lost,
+        len(lost) <= _OPEN,
+        plots,
+    )
+
+
+def _details(
+    document: SweepDocument, cells: Mapping[str, CellResult], names: Mapping[str, str], shared: Shared
+) -> list[CellDetails]:
+    return [
+        details_of(names[row.key], cells[row.key], verdict, shared) for row, verdict in cells_of(document) if row.key in cells
+    ]
+
+
+def _provenance(document: SweepDocument) -> list[tuple[str, str]]:
+    sweep = document.sweep
+    record = {"plan": sweep.plan, "sha256 of the plan": sweep.plan_sha256, "machine": sweep.fingerprint, "command": sweep.command}
+    return [*facts(record), *(("left out", plain(note)) for note in sweep.notes)]

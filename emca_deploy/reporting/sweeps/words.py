@@ -1,0 +1,117 @@
+"""The choice among the cells of a sweep in words."""
+
+from collections import Counter
+from collections.abc import Mapping
+
+from emca_deploy.reporting.formats import fixed, interval, plain, significant
+from emca_deploy.reporting.requirements import interval_text, value_text
+from emca_deploy.results.requirements import Decision
+from emca_deploy.results.sweep import SweepRow, ms_per_image
+from emca_deploy.results.sweep_choice import CellVerdict, GroupChoice, SweepDocument
+
+__all__ = ["OUTCOMES", "cautions_of", "level_of", "place_of", "reason_of", "sentence_of"]
+
+OUTCOMES = {
+    "best": "recommended",
+    "close": "keeps all",
+    "slower": "keeps all",
+    "undecided": "undecided",
+    "fails": "fails",
+    "front": "on the front",
+    "dominated": "dominated",
+    "failed": "failed",
+    "pending": "not measured",
+}
+"""Label of each outcome."""
+
+
+def place_of(group: GroupChoice) -> str:
+    """Return what the cells of a group have in common: "cpu, single-stream"."""
+    return f"{plain(group.target)}, {group.scenario}"
+
+
+def level_of(document: SweepDocument, group: GroupChoice) -> str:
+    """Return "recommended", "caution" (no cell keeps all requirements) or "keep" (none is stated)."""
+    if not document.requirements:
+        return "keep"
+    return "caution" if group.best is None else "recommended"
+
+
+def sentence_of(document: SweepDocument, group: GroupChoice, names: Mapping[str, str]) -> str:
+    """Return the sentence with the recommendation."""
+    if not document.requirements:
+        front = [each for each in group.cells if each.outcome == "front"]
+        finished = sum(each.outcome in ("front", "dominated") for each in group.cells)
+        return f"No requirement is stated. {len(front)} of {_cells(finished)} are on the Pareto front."
+    if group.best is not None:
+        row = _rows(document)[group.best]
+        figures = [f"{significant(ms_per_image(row))} ms per image"]
+        if row.accuracy is not None:
+            figures.append(f"{row.metric} {fixed(row.accuracy)} %")
+        return f"{names[group.best]}: the fastest that keeps all requirements, at {', '.join(figures)}."
+    counts = Counter(each.outcome for each in group.cells)
+    if counts["undecided"]:
+        return f"No cell is shown to keep all requirements; {_cells(counts['undecided'])} may."
+    return "No cell keeps all requirements."
+
+
+def cautions_of(document: SweepDocument, group: GroupChoice, names: Mapping[str, str]) -> list[str]:
+    """Return sentences about what to consider before the recommended cell is used."""
+    if not document.requirements:
+        return ['State requirements for a recommendation, for example --require "drop<=0.5, p99<=8ms".']
+    rows, lines = _rows(document), []
+    if group.best is not None and rows[group.best].stable is False:
+        lines.append("Its measurement was not stable: measure it again on an idle machine before you rely on it.")
+    close = [names[each.key] for each in group.cells if each.outcome == "close"]
+    if close:
+        lines.append(f"May be as fast: {', '.join(close[:3])}{_and_more(len(close) - 3)}.")
+    if group.most_accurate not in (None, group.best):
+        row = rows[str(group.most_accurate)]
+        name = names[row.key]
+        lines.append(f"No requirement limits the accuracy: {name} has the highest, {row.metric} {fixed(row.accuracy)} %.")
+    pending = sum(each.outcome == "pending" for each in group.cells)
+    if pending:
+        lines.append(f"{_cells(pending)} not measured.")
+    return lines
+
+
+def reason_of(verdict: CellVerdict, row: SweepRow, names: Mapping[str, str]) -> str:
+    """Return why a cell was not chosen; "" for the chosen one."""
+    if verdict.outcome in ("failed", "pending"):
+        said = plain(" ".join(row.reason.split()))
+        return said or ("the cell failed" if verdict.outcome == "failed" else "not measured yet")
+    if verdict.outcome in ("fails", "undecided"):
+        kind = "fail" if verdict.outcome == "fails" else "undecided"
+        parts = [_decided(each) for each in verdict.decisions if each.verdict == kind]
+        if kind == "undecided":
+            parts += [f"{each.requirement}: {plain(each.reason)}" for each in verdict.unknown]
+        return "; ".join(parts)
+    if verdict.against is None:
+        return ""
+    return _slower(verdict, names[verdict.against])
+
+
+def _slower(verdict: CellVerdict, other: str) -> str:
+    if verdict.time_ratio is None:
+        return f"takes longer per image than {other}, by the estimate"
+    low, ratio, high = verdict.time_ratio
+    times = f"{fixed(ratio)} times the time per image of {other} ({interval((low, high))})"
+    if verdict.outcome == "dominated":
+        return f"{times}, and no more accurate"
+    return f"{times}: may be as fast" if verdict.outcome == "close" else times
+
+
+def _decided(decision: Decision) -> str:
+    return f"{decision.requirement}: {value_text(decision)} ({interval_text(decision)})"
+
+
+def _rows(document: SweepDocument) -> dict[str, SweepRow]:
+    return {row.key: row for row in document.sweep.cells}
+
+
+def _cells(number: int) -> str:
+    return f"{number} cell{'' if number == 1 else 's'}"
+
+
+def _and_more(number: int) -> str:
+    return f" and {number} more" if number > 0 else ""
