@@ -63,9 +63,18 @@ def result_of(cell: SweepCell, seed: int, calls: int = 240, *, labels: bool = Tr
     accuracy = AccuracyReport(f"shared/{cell.model}", IMAGES, top1 - drop, 99.0, against, ece=1.2, mean_confidence=90.0)
     inputs = {"cell": to_json(cell), "model": {"sha256": {cell.model: "ab" * 32}}, "emca_deploy": "0.1.0"}
     result = CellResult(
-        f"{seed:016x}", cell, inputs, "done", "2026-01-02T03:04:05+00:00", 6.5, latency.artifact, 40.0 * _SPEED[cell.precision],
-        latency, accuracy if labels else None, ENVIRONMENT,
-    )  # fmt: skip
+        key=f"{seed:016x}",
+        cell=cell,
+        inputs=inputs,
+        status="done",
+        created="2026-01-02T03:04:05+00:00",
+        seconds=6.5,
+        artifact=latency.artifact,
+        file_mib=40.0 * _SPEED[cell.precision],
+        latency=latency,
+        accuracy=accuracy if labels else None,
+        environment=ENVIRONMENT,
+    )
     return replace(result, **changes)
 
 
