@@ -1,7 +1,7 @@
 """`gate`: decides whether results keep requirements."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from emca_deploy._progress import Progress
