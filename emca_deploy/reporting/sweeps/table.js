@@ -44,7 +44,8 @@
     const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
     let shown = 0;
     for (const row of rows) {
-      const text = row.textContent.toLowerCase();
+      const cells = Array.from(row.cells).filter((cell) => !cell.classList.contains("reason")); // it names other cells
+      const text = cells.map((cell) => cell.textContent).join(" ").toLowerCase();
       row.hidden = !words.every((word) => text.includes(word));
       shown += !row.hidden;
     }
