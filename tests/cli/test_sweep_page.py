@@ -7,20 +7,22 @@ import os
 from pathlib import Path
 
 import pytest
-
 from browser import CHROMIUM, run_in_page
+
 from emca_deploy.cli import run
 from zoo.sweeps import cells_of, failed, result_of, write_sweep
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")]
 
 STEPS = """
-const texts = (column) => Array.from(doc.querySelectorAll("#cells tbody tr:not([hidden])"), (row) => row.cells[column].textContent.trim());
+const rows = () => Array.from(doc.querySelectorAll("#cells tbody tr:not([hidden])"));
+const texts = (column) => rows().map((row) => row.cells[column].textContent.trim());
 const heads = Array.from(doc.querySelectorAll("#cells thead th"));
 const place = (name) => heads.findIndex((head) => head.textContent.trim() === name);
 const time = place("ms per image");
 const press = () => heads[time].querySelector("button").click();
-const found = { room: doc.documentElement.scrollWidth, sentence: doc.querySelector(".verdict > p:not(.note)").getBoundingClientRect().bottom };
+const found = { room: doc.documentElement.scrollWidth };
+found.sentence = doc.querySelector(".verdict > p:not(.note)").getBoundingClientRect().bottom;
 press();
 found.ascending = [heads[time].getAttribute("aria-sort"), texts(time)];
 press();
