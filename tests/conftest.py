@@ -155,7 +155,8 @@ def small_networks():
 def lively_network():
     """Return a function that makes a network with non-trivial batch norms, deterministically.
 
-    Its names are those of the registry, and "resnet10" with every family's prefix: a small network for tests of logic.
+    Its names are those of the registry, "resnet10" with every family's prefix, a small network for tests of logic, and "narrow_"
+    before another name for a quarter of its width.
     """
 
     def make(name: str, num_classes: int = 10, seed: int = 0, **options):
@@ -164,8 +165,8 @@ def lively_network():
         from emca_deploy.networks.registry import create_model
 
         torch.manual_seed(seed)
-        with small.small_networks() if name.endswith("resnet10") else nullcontext():
-            module = create_model(name, num_classes, **options).eval()
+        with small.small_networks() if name.endswith("resnet10") or name.startswith("narrow_") else nullcontext():
+            module = create_model(name.removeprefix("narrow_"), num_classes, **options).eval()
         for layer in module.modules():
             if isinstance(layer, torch.nn.BatchNorm2d):
                 layer.running_mean.normal_(0, 0.1)

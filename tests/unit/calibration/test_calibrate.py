@@ -28,7 +28,8 @@ FAMILIES = [
 ]
 CASES = [(name.replace("18", "10"), backend) for name in FAMILIES for backend in RECIPES]
 """Every family at depth 10 for every backend; some at full depth for one backend, and in the nightly tier all for all."""
-DEEP = {"emca_srm_resnet18", "pkcam_eca_resnet18", "emca_eca_resnet50"}
+DEEP = {"emca_srm_resnet18", "pkcam_eca_resnet18"}
+CASES += [("narrow_emca_eca_resnet50", "onnxruntime")]
 CASES += [
     pytest.param(name, backend, marks=() if name in DEEP and number == turn % len(RECIPES) else pytest.mark.slow)
     for turn, name in enumerate([*FAMILIES, "emca_eca_resnet50"])

@@ -124,6 +124,7 @@ def test_a_document_of_compare_fits(capsys):
     assert {comparison["verdict"] for comparison in document["comparisons"]} == {"no difference shown"}
 
 
+@pytest.mark.usefixtures("in_threads")
 def test_a_document_of_validate_fits(tmp_path, capsys):
     import numpy as np
 

@@ -77,8 +77,8 @@ def logits(model: ir.Model, images: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(
     ("arch", "freed"),
     [
-        ("emca_eca_resnet18", (0, 3)),  # a basic block has no narrow tensor
-        ("emca_srm_resnet18", (0, 3)),
+        ("narrow_emca_eca_resnet18", (0, 3)),  # a basic block has no narrow tensor
+        ("narrow_emca_srm_resnet18", (0, 3)),
         pytest.param("emca_eca_resnet50", (10, 0), marks=pytest.mark.slow),
         pytest.param("emca_srm_resnet50", (10, 0), marks=pytest.mark.slow),
         ("pkcam_eca_resnet10", (0, 0)),
@@ -96,7 +96,7 @@ def test_shortcuts_that_a_later_pooling_reads_are_freed(arch, freed, quantized):
 
 
 @pytest.mark.parametrize(
-    ("arch", "poolings"), [("emca_eca_resnet18", 10), ("eca_resnet10", 4), ("srm_resnet10", 4), ("resnet10", 0)]
+    ("arch", "poolings"), [("narrow_emca_eca_resnet18", 10), ("eca_resnet10", 4), ("srm_resnet10", 4), ("resnet10", 0)]
 )
 def test_poolings_of_quantized_maps_are_split(arch, poolings, quantized):
     model = quantized(arch)
@@ -107,7 +107,7 @@ def test_poolings_of_quantized_maps_are_split(arch, poolings, quantized):
     np.testing.assert_allclose(logits(model, images), before, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("arch", "maps"), [("emca_srm_resnet18", 10), ("srm_resnet10", 4), ("eca_resnet10", 0)])
+@pytest.mark.parametrize(("arch", "maps"), [("narrow_emca_srm_resnet18", 10), ("srm_resnet10", 4), ("eca_resnet10", 0)])
 def test_deviations_of_quantized_maps_are_added_in_pieces(arch, maps, quantized, monkeypatch):
     model = quantized(arch)
     images = Images().images
@@ -164,9 +164,9 @@ def test_a_map_of_one_row_or_column_is_pooled_at_once(height, width, split):
 @pytest.mark.parametrize(
     ("arch", "sums"),
     [
-        ("emca_eca_resnet18", 3),
+        ("narrow_emca_eca_resnet18", 3),
         pytest.param("emca_se_resnet18", 3, marks=pytest.mark.slow),
-        ("emca_srm_resnet18", 3),
+        ("narrow_emca_srm_resnet18", 3),
         ("eca_resnet10", 0),
     ],
 )
@@ -183,7 +183,7 @@ def test_aggregation_becomes_additions(arch, sums, quantized):
 
 
 def test_a_second_time_changes_nothing(quantized):
-    model = quantized("emca_eca_resnet18")
+    model = quantized("narrow_emca_eca_resnet18")
     rewrite_for(model.graph, "openvino")
     names = [node.name for node in model.graph]
     rewrite_for(model.graph, "openvino")
@@ -193,7 +193,7 @@ def test_a_second_time_changes_nothing(quantized):
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "tensorrt", "tensorrt-rtx"])
 def test_other_backends_want_none(backend, quantized):
-    model = quantized("emca_eca_resnet18")
+    model = quantized("narrow_emca_eca_resnet18")
     nodes = list(model.graph)
     rewrite_for(model.graph, backend)
     assert list(model.graph) == nodes
