@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -47,6 +48,15 @@ def pytest_collection_finish() -> None:
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)
     gc.enable()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def imports_are_no_garbage():
+    """Leave what a test module imported, such as PyTorch, out of later searches for garbage too."""
+    before = len(sys.modules)
+    yield
+    if len(sys.modules) > before + 500:
+        gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -84,6 +84,7 @@ def within(detector):
     return ["calibrate", str(detector / "model.onnx"), "--backend", "onnxruntime", *data, *cheap]
 
 
+@pytest.mark.usefixtures("in_threads")
 def test_the_gate_is_on_the_drops_of_average_precision(within, detector, capsys):
     assert run([*within, "--annotations", str(detector / "val.json"), "--json"]) == 0
     gate = json.loads(capsys.readouterr().out)["gate"]
