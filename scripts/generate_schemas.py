@@ -16,6 +16,7 @@ from emca_deploy.results.layers import LayersReport
 from emca_deploy.results.requirements import RequirementsReport
 from emca_deploy.results.sensitivity import SensitivityReport
 from emca_deploy.results.sweep import CellResult, SweepReport
+from emca_deploy.results.sweep_choice import SweepDocument
 from emca_deploy.results.tuning import TuneReport
 
 __all__ = ["SCHEMAS", "schema_of"]
@@ -33,6 +34,7 @@ SCHEMAS: dict[str, Any] = {
     "history": HistoryReport,
     "sweep": SweepReport,
     "sweep-cell": CellResult,
+    "report": SweepDocument,
 }
 """Name of the command, and of the task where a command has several documents -> the record that it prints."""
 

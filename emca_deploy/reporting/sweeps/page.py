@@ -13,7 +13,7 @@ from emca_deploy.reporting.sweeps.details import CellDetails, Shared, details_of
 from emca_deploy.reporting.sweeps.names import names_of
 from emca_deploy.reporting.sweeps.plots import front_plot, series_of
 from emca_deploy.reporting.sweeps.table import cells_of, columns_of, sort_values, values_of
-from emca_deploy.reporting.sweeps.words import OUTCOMES, cautions_of, level_of, place_of, reason_of, sentence_of
+from emca_deploy.reporting.sweeps.words import OUTCOMES, cautions_of, counts_of, level_of, place_of, reason_of, sentence_of
 from emca_deploy.results.sweep import CellResult, SweepRow
 from emca_deploy.results.sweep_choice import GroupChoice, SweepDocument
 
@@ -41,6 +41,8 @@ class _Group:
         place: What its cells have in common.
         level: Class of the verdict.
         lost: Every cell that is not recommended.
+        opened: Whether their reasons are shown without a click.
+        counts: Number of them by the kind of reason.
         plots: SVG elements, one for each metric.
     """
 
@@ -50,6 +52,7 @@ class _Group:
     cautions: list[str]
     lost: list[_Lost]
     opened: bool
+    counts: str
     plots: list[str]
 
 
@@ -120,6 +123,7 @@ def _group(
         cautions_of(document, group, names),
         lost,
         len(lost) <= _OPEN,
+        counts_of(group),
         plots,
     )
 

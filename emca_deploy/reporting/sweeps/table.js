@@ -78,12 +78,18 @@
   }
   document.getElementById("copy").addEventListener("click", copy);
 
-  function reveal() {
-    const target = location.hash.length > 1 && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  function reveal(hash) {
+    const target = hash.length > 1 && document.getElementById(decodeURIComponent(hash.slice(1)));
     if (target && target.tagName === "DETAILS") target.open = true;
   }
-  window.addEventListener("hashchange", reveal);
-  reveal();
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest("a[href^='#']");
+    if (link) reveal(link.getAttribute("href"));
+  });
+  reveal(location.hash);
+  window.addEventListener("beforeprint", () => {
+    for (const each of document.querySelectorAll("details.lost")) each.open = true;
+  });
 
   document.getElementById("tools").hidden = false;
 })();

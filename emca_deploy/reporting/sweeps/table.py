@@ -15,7 +15,7 @@ __all__ = ["cells_of", "columns_of", "sort_values", "values_of"]
 _PAIRS = ("p50_ci95_ms", "drop_ci95", "predicted_ci95_ms")
 _FIGURES = (
     "p50_ms", "p50_ci95_ms", "p90_ms", "p99_ms", "images_per_s", "metric", "accuracy", "drop", "drop_ci95", "file_mib", "stable",
-    "seconds", "estimate_s", "pareto",
+    "seconds", "estimate_s", "predicted_ms", "predicted_ci95_ms", "front_chance", "pareto",
 )  # fmt: skip
 
 

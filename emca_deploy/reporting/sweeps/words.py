@@ -9,7 +9,7 @@ from emca_deploy.results.requirements import Decision
 from emca_deploy.results.sweep import SweepRow, ms_per_image
 from emca_deploy.results.sweep_choice import CellVerdict, GroupChoice, SweepDocument
 
-__all__ = ["OUTCOMES", "cautions_of", "level_of", "place_of", "reason_of", "sentence_of"]
+__all__ = ["OUTCOMES", "cautions_of", "counts_of", "level_of", "place_of", "reason_of", "sentence_of"]
 
 OUTCOMES = {
     "best": "recommended",
@@ -23,6 +23,16 @@ OUTCOMES = {
     "pending": "not measured",
 }
 """Label of each outcome."""
+
+_COUNTED = {
+    "close": "may be as fast",
+    "slower": "slower",
+    "undecided": "undecided",
+    "fails": "fail a requirement",
+    "dominated": "dominated",
+    "failed": "failed",
+    "pending": "not measured",
+}
 
 
 def place_of(group: GroupChoice) -> str:
@@ -55,6 +65,12 @@ def sentence_of(document: SweepDocument, group: GroupChoice, names: Mapping[str,
     return "No cell keeps all requirements."
 
 
+def counts_of(group: GroupChoice) -> str:
+    """Return what became of the cells that are not chosen: "3 slower, 1 fails a requirement"."""
+    counts = Counter(each.outcome for each in group.cells)
+    return ", ".join(f"{counts[outcome]} {words}" for outcome, words in _COUNTED.items() if counts[outcome])
+
+
 def cautions_of(document: SweepDocument, group: GroupChoice, names: Mapping[str, str]) -> list[str]:
     """Return sentences about what to consider before the recommended cell is used."""
     if not document.requirements:
@@ -69,17 +85,14 @@ def cautions_of(document: SweepDocument, group: GroupChoice, names: Mapping[str,
         row = rows[str(group.most_accurate)]
         name = names[row.key]
         lines.append(f"No requirement limits the accuracy: {name} has the highest, {row.metric} {fixed(row.accuracy)} %.")
-    pending = sum(each.outcome == "pending" for each in group.cells)
-    if pending:
-        lines.append(f"{_cells(pending)} not measured.")
     return lines
 
 
 def reason_of(verdict: CellVerdict, row: SweepRow, names: Mapping[str, str]) -> str:
     """Return why a cell was not chosen; "" for the chosen one."""
     if verdict.outcome in ("failed", "pending"):
-        said = plain(" ".join(row.reason.split()))
-        return said or ("the cell failed" if verdict.outcome == "failed" else "not measured yet")
+        said = plain(" ".join(row.reason.split())) or ("the cell failed" if verdict.outcome == "failed" else "not measured yet")
+        return said + _predicted(row)
     if verdict.outcome in ("fails", "undecided"):
         kind = "fail" if verdict.outcome == "fails" else "undecided"
         parts = [_decided(each) for each in verdict.decisions if each.verdict == kind]
@@ -89,6 +102,13 @@ def reason_of(verdict: CellVerdict, row: SweepRow, names: Mapping[str, str]) -> 
     if verdict.against is None:
         return ""
     return _slower(verdict, names[verdict.against])
+
+
+def _predicted(row: SweepRow) -> str:
+    if row.predicted_ms is None or row.predicted_ci95_ms is None:
+        return ""
+    low, high = map(significant, row.predicted_ci95_ms)
+    return f"; predicted {significant(row.predicted_ms)} ms a call ({low} to {high})"
 
 
 def _slower(verdict: CellVerdict, other: str) -> str:
