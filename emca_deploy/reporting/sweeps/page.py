@@ -22,6 +22,10 @@ __all__ = ["render_sweep"]
 _OPEN = 12
 """Most other cells whose reasons are shown without a click."""
 
+_CAPTIONS = (
+    "How long the calls took. Solid line: median. Dashed line: p99.",
+    "Milliseconds of the calls in order: median and range of neighbouring calls. Dashed line: another process.",
+)
 _FRONT = ("best", "front")
 
 
@@ -87,6 +91,7 @@ def render_sweep(document: SweepDocument, cells: Mapping[str, CellResult]) -> st
         csv=b64encode(text.encode()).decode(),
         script=Path(__file__).with_name("table.js").read_text(encoding="utf-8"),
         details=_details(document, cells, names, shared),
+        captions=_CAPTIONS,
         shared=shared.pairs,
         provenance=_provenance(document),
     )

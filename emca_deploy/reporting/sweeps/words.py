@@ -7,7 +7,7 @@ from emca_deploy.reporting.formats import fixed, interval, plain, significant
 from emca_deploy.reporting.requirements import interval_text, value_text
 from emca_deploy.results.requirements import Decision
 from emca_deploy.results.sweep import SweepRow, ms_per_image
-from emca_deploy.results.sweep_choice import CellVerdict, GroupChoice, SweepDocument
+from emca_deploy.results.sweep_choice import CellVerdict, GroupChoice, Outcome, SweepDocument
 
 __all__ = ["OUTCOMES", "cautions_of", "counts_of", "level_of", "place_of", "reason_of", "sentence_of"]
 
@@ -24,11 +24,11 @@ OUTCOMES = {
 }
 """Label of each outcome."""
 
-_COUNTED = {
-    "close": "may be as fast",
+_COUNTED: dict[Outcome, str] = {
+    "close": "about as fast",
     "slower": "slower",
     "undecided": "undecided",
-    "fails": "fail a requirement",
+    "fails": "failing a requirement",
     "dominated": "dominated",
     "failed": "failed",
     "pending": "not measured",
@@ -66,7 +66,7 @@ def sentence_of(document: SweepDocument, group: GroupChoice, names: Mapping[str,
 
 
 def counts_of(group: GroupChoice) -> str:
-    """Return what became of the cells that are not chosen: "3 slower, 1 fails a requirement"."""
+    """Return what became of the cells that are not chosen: "3 slower, 1 failing a requirement"."""
     counts = Counter(each.outcome for each in group.cells)
     return ", ".join(f"{counts[outcome]} {words}" for outcome, words in _COUNTED.items() if counts[outcome])
 
