@@ -127,3 +127,13 @@ def test_a_damaged_cell_is_refused(tmp_path, refused):
     (folder / "cells" / f"{0:016x}.json").write_text("{")
     assert f"{0:016x}.json" in refused("report", str(folder))
     assert not (folder / "report.html").exists()
+
+
+def test_cells_without_an_accuracy_are_drawn_by_their_time(tmp_path):
+    results = [result_of(cell, seed, labels=False) for seed, cell in enumerate(cells_of())]
+    folder = write_sweep(tmp_path / "out", results)
+    assert run(["report", str(folder), "-o", str(tmp_path / "page.html")]) == 0
+    page = (tmp_path / "page.html").read_text()
+    assert 'id="speed-0-title"' in page
+    assert 'id="front-0' not in page
+    assert "more accurate" not in page

@@ -101,7 +101,7 @@ def reason_of(verdict: CellVerdict, row: SweepRow, names: Mapping[str, str]) -> 
         return "; ".join(parts)
     if verdict.against is None:
         return ""
-    return _slower(verdict, names[verdict.against])
+    return _slower(verdict, row, names[verdict.against])
 
 
 def _predicted(row: SweepRow) -> str:
@@ -111,14 +111,14 @@ def _predicted(row: SweepRow) -> str:
     return f"; predicted {significant(row.predicted_ms)} ms a call ({low} to {high})"
 
 
-def _slower(verdict: CellVerdict, other: str) -> str:
+def _slower(verdict: CellVerdict, row: SweepRow, other: str) -> str:
     if verdict.time_ratio is None:
         return f"takes longer per image than {other}, by the estimate"
     low, ratio, high = verdict.time_ratio
     times = f"{fixed(ratio)} times the time per image of {other} ({interval((low, high))})"
     if verdict.outcome == "dominated":
-        return f"{times}, and no more accurate"
-    return f"{times}: may be as fast" if verdict.outcome == "close" else times
+        times += ", and not more accurate" if row.accuracy is not None else ""
+    return f"{times}: may be as fast" if low <= 1 else times
 
 
 def _decided(decision: Decision) -> str:
