@@ -24,8 +24,9 @@ __all__ = ["command"]
     show_default=False,
     help="Requirements on the cells of a sweep, as in `gate`; may be repeated. The fastest that keeps all is recommended.",
 )
+@option("--against", type=INPUT, metavar="DIR", show_default=False, help="Another sweep to compare the cells of a sweep with.")
 @option("--format", "form", type=click.Choice(["html", "csv", "markdown", "json"]), default="html", help="Page or table.")
-def command(folder: Path, output: Path | None, require: tuple[str, ...], form: "Format") -> None:
+def command(folder: Path, output: Path | None, require: tuple[str, ...], against: Path | None, form: "Format") -> None:
     """Make the report of the finished deployment or the sweep in DIR: print the table and write the page.
 
     \b
@@ -38,7 +39,7 @@ def command(folder: Path, output: Path | None, require: tuple[str, ...], form: "
     from emca_deploy.reporting.sweeps.terminal import print_report
 
     written = page_in(folder) if output is None and form == "html" else output
-    found, text = report_text(folder, require, form, written)
+    found, text = report_text(folder, require, form, written, against)
     if form == "html":
         print_report(found, table_console())
     echo(text.rstrip("\n") if written is None else f"\nreport: {written}")

@@ -14,10 +14,10 @@ from emca_deploy.requirements.estimates import Estimate, estimate
 from emca_deploy.requirements.slowdown import against_another_run
 from emca_deploy.results.latency import ProfileReport
 from emca_deploy.results.requirements import CONFIDENCE, FIGURES, Decision, Requirement
-from emca_deploy.results.sweep import CellResult, SweepCell, SweepReport, SweepRow, dominates, ms_per_image
-from emca_deploy.results.sweep_choice import CellVerdict, GroupChoice, Interval, Outcome, SweepDocument, Unknown
+from emca_deploy.results.sweep import CellResult, SweepCell, SweepReport, SweepRow, dominates, ms_per_image, row_of
+from emca_deploy.results.sweep_choice import CellChange, CellVerdict, GroupChoice, Interval, Outcome, SweepDocument, Unknown
 
-__all__ = ["choose"]
+__all__ = ["changes_of", "choose"]
 
 _ACCURACIES = ("drop", "mask-drop", "top1", "agreement")
 _OWN = ("drop", "mask-drop", "slowdown")
@@ -39,6 +39,22 @@ def choose(report: SweepReport, cells: Mapping[str, CellResult], requirements: S
         rows = [row for row in report.cells if (row.cell.target, row.cell.scenario) == (target, scenario)]
         groups.append(_Group(rows, cells, candidates, requirements).choice())
     return SweepDocument(tuple(each.text for each in requirements), 100 * CONFIDENCE, tuple(groups), report)
+
+
+def changes_of(cells: Mapping[str, CellResult], before: Mapping[str, CellResult]) -> tuple[CellChange, ...]:
+    """Return the difference of each finished cell from the cell of the same name in another sweep, by intervals."""
+    others = {each.cell.name: each for each in before.values() if each.latency is not None}
+    found = []
+    for result in cells.values():
+        other = others.get(result.cell.name)
+        if result.latency is None or other is None:
+            continue
+        row, old = row_of(result), row_of(other)
+        same = result.environment.get("fingerprint") == other.environment.get("fingerprint") is not None
+        ratio = _ratio_of(_time_of(_candidate(result), row), _time_of(_candidate(other), old)) if same else None
+        known = row.accuracy is not None and old.accuracy is not None and row.metric == old.metric
+        found.append(CellChange(row.key, old.key, ratio, (row.accuracy or 0.0) - (old.accuracy or 0.0) if known else None))
+    return tuple(found)
 
 
 def _candidate(result: CellResult) -> MeasuredCandidate:

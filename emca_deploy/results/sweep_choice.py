@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from emca_deploy.results.codec import version
+from emca_deploy.results.codec import left_out, version
 from emca_deploy.results.latency import Scenario
 from emca_deploy.results.requirements import Decision
 from emca_deploy.results.sweep import SweepReport
 
-__all__ = ["CellVerdict", "GroupChoice", "Interval", "Outcome", "SweepDocument", "Unknown"]
+__all__ = ["CellChange", "CellVerdict", "GroupChoice", "Interval", "Outcome", "SweepDocument", "Unknown"]
 
 SCHEMA_VERSION = 1
 
@@ -71,6 +71,23 @@ class GroupChoice:
 
 
 @dataclass(frozen=True)
+class CellChange:
+    """The difference of a finished cell from the cell of the same name in another sweep.
+
+    Attributes:
+        before: Key of the other cell.
+        time_ratio: Time per image divided by that of the other cell, with its interval; None on different machines, or where
+            there are too few samples.
+        accuracy_change: Accuracy minus that of the other cell, points; None where one is unknown.
+    """
+
+    key: str
+    before: str
+    time_ratio: Interval | None
+    accuracy_change: float | None
+
+
+@dataclass(frozen=True)
 class SweepDocument:
     """The output of `report --format json` for a sweep.
 
@@ -79,10 +96,14 @@ class SweepDocument:
         confidence_percent: Confidence of the intervals that decide, percent.
         groups: Choice for each target and scenario.
         sweep: Index of the sweep.
+        against: Folder of the sweep that `changes` are relative to.
+        changes: Differences of cells that both sweeps finished.
     """
 
     requirements: tuple[str, ...]
     confidence_percent: float
     groups: tuple[GroupChoice, ...]
     sweep: SweepReport
+    against: str | None = left_out()
+    changes: tuple[CellChange, ...] = left_out(())
     schema_version: int = version(SCHEMA_VERSION)

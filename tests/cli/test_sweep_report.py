@@ -137,3 +137,24 @@ def test_cells_without_an_accuracy_are_drawn_by_their_time(tmp_path):
     assert 'id="speed-0-title"' in page
     assert 'id="front-0' not in page
     assert "more accurate" not in page
+
+
+def test_two_sweeps_are_compared_by_intervals(sweep, tmp_path, capsys, refused):
+    results = [result_of(cell, 100 + seed) for seed, cell in enumerate(cells_of())]
+    slow = result_of(replace(results[7].cell, model="e.onnx"), 107)  # four steps slower
+    results[7] = replace(slow, cell=results[7].cell)
+    results[6] = replace(results[6], environment={"fingerprint": "another"})
+    other = write_sweep(tmp_path / "other", results)
+    found = document(sweep, capsys, "--against", str(other))
+    cells = {row.key: row.cell for row in found.sweep.cells}
+    changes = {(cells[each.key].model[0], cells[each.key].backend, cells[each.key].precision): each for each in found.changes}
+    assert len(changes) == 7  # one failed, and one was not measured
+    low, _, high = changes["a", "openvino", "int8"].time_ratio
+    assert low < 1 < high
+    assert changes["a", "openvino", "int8"].accuracy_change == 0
+    assert changes["b", "openvino", "int8"].time_ratio[2] < 1
+    assert changes["b", "openvino", "fp32"].time_ratio is None
+    assert run(["report", str(sweep), "--against", str(other), "-o", str(tmp_path / "page.html")]) == 0
+    assert 'id="changes"' in (tmp_path / "page.html").read_text()
+    assert "no difference shown" in capsys.readouterr().out
+    refused("report", str(sweep), "--against", str(tmp_path))

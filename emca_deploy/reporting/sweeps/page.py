@@ -13,7 +13,16 @@ from emca_deploy.reporting.sweeps.details import CellDetails, Shared, details_of
 from emca_deploy.reporting.sweeps.names import names_of
 from emca_deploy.reporting.sweeps.plots import MOST_ROWS, front_plot, series_of, speed_plot
 from emca_deploy.reporting.sweeps.table import cells_of, columns_of, sort_values, values_of
-from emca_deploy.reporting.sweeps.words import OUTCOMES, cautions_of, counts_of, level_of, place_of, reason_of, sentence_of
+from emca_deploy.reporting.sweeps.words import (
+    OUTCOMES,
+    cautions_of,
+    change_of,
+    counts_of,
+    level_of,
+    place_of,
+    reason_of,
+    sentence_of,
+)
 from emca_deploy.results.sweep import CellResult, SweepRow
 from emca_deploy.results.sweep_choice import GroupChoice, SweepDocument
 
@@ -105,6 +114,8 @@ def render_sweep(document: SweepDocument, cells: Mapping[str, CellResult]) -> st
         script=Path(__file__).with_name("table.js").read_text(encoding="utf-8"),
         details=_details(document, cells, names, shared),
         captions=_CAPTIONS,
+        against=document.against,
+        changes=[(names[each.key], *change_of(each)) for each in document.changes],
         shared=shared.pairs,
         provenance=_provenance(document),
     )

@@ -2,10 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-from emca_deploy.reporting.output import say
+from emca_deploy.reporting.formats import plain
+from emca_deploy.reporting.output import say, show_table
 from emca_deploy.reporting.sweep import print_sweep
 from emca_deploy.reporting.sweeps.names import names_of
-from emca_deploy.reporting.sweeps.words import cautions_of, level_of, place_of, sentence_of
+from emca_deploy.reporting.sweeps.words import cautions_of, change_of, level_of, place_of, sentence_of
 from emca_deploy.reporting.terminal import LEVEL_STYLES, print_deploy
 from emca_deploy.results.deploy import DeployReport
 from emca_deploy.results.sweep_choice import SweepDocument
@@ -29,3 +30,7 @@ def print_report(report: DeployReport | SweepDocument, console: "Console") -> No
         say(console, f"{place_of(group)}: {sentence_of(report, group, names)}", style)
         for caution in cautions_of(report, group, names):
             say(console, f"- {caution}")
+    if report.changes:
+        console.print()
+        rows = [((names[each.key], *change_of(each)), False) for each in report.changes]
+        show_table(console, ("cell", f"time / {plain(report.against or '')}", "verdict", "accuracy, points"), rows)

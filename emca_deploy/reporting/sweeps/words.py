@@ -3,13 +3,13 @@
 from collections import Counter
 from collections.abc import Mapping
 
-from emca_deploy.reporting.formats import fixed, interval, plain, significant
+from emca_deploy.reporting.formats import NONE, fixed, interval, plain, signed, significant
 from emca_deploy.reporting.requirements import interval_text, value_text
 from emca_deploy.results.requirements import Decision
 from emca_deploy.results.sweep import SweepRow, ms_per_image
-from emca_deploy.results.sweep_choice import CellVerdict, GroupChoice, Outcome, SweepDocument
+from emca_deploy.results.sweep_choice import CellChange, CellVerdict, GroupChoice, Outcome, SweepDocument
 
-__all__ = ["OUTCOMES", "cautions_of", "counts_of", "level_of", "place_of", "reason_of", "sentence_of"]
+__all__ = ["OUTCOMES", "cautions_of", "change_of", "counts_of", "level_of", "place_of", "reason_of", "sentence_of"]
 
 OUTCOMES = {
     "best": "recommended",
@@ -102,6 +102,16 @@ def reason_of(verdict: CellVerdict, row: SweepRow, names: Mapping[str, str]) -> 
     if verdict.against is None:
         return ""
     return _slower(verdict, row, names[verdict.against])
+
+
+def change_of(change: CellChange) -> tuple[str, str, str]:
+    """Return the ratio of times with its interval, what it shows, and the change of the accuracy, in words."""
+    points = NONE if change.accuracy_change is None else signed(change.accuracy_change)
+    if change.time_ratio is None:
+        return NONE, "not comparable", points
+    low, ratio, high = change.time_ratio
+    verdict = "faster" if high < 1 else "slower" if low > 1 else "no difference shown"
+    return f"{fixed(ratio)} ({interval((low, high))})", verdict, points
 
 
 def _predicted(row: SweepRow) -> str:
