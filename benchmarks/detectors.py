@@ -6,8 +6,8 @@
 
 `accuracy` exports each checkpoint, calibrates it for each placement on scenes of training garments, and compares the AP of each
 INT8 file with that of the fp32 file on scenes of test garments. TensorRT's placement runs in ONNX Runtime, which simulates its
-arithmetic. NNCF quantizes the same ONNX file with its defaults and the same images. Files in --work are reused: after a stop, the
-same command continues.
+arithmetic. NNCF quantizes the same ONNX file and images, with its defaults and with post-processing left out. Files in
+--work are reused: after a stop, the same command continues.
 
 `latency` exports a Faster R-CNN with a ResNet-50 and random weights for images of 640 pixels, and compares INT8 with fp32 on
 OpenVINO, side by side. Then it measures the share of an INT8 run that post-processing and regions take.
@@ -38,11 +38,16 @@ CALIBRATION_IMAGES = 16
 
 NNCF = """
 import sys, nncf, onnx, numpy as np
-model, images, output = sys.argv[1:]
+model, images, output, *left_out = sys.argv[1:]
 model, images = onnx.load(model), np.load(images)
 name = model.graph.input[0].name
-onnx.save(nncf.quantize(model, nncf.Dataset(list(images), lambda image: {name: image[None]}), subset_size=len(images)), output)
+dataset = nncf.Dataset(list(images), lambda image: {name: image[None]})
+scope = nncf.IgnoredScope(patterns=left_out) if left_out else None
+onnx.save(nncf.quantize(model, dataset, subset_size=len(images), ignored_scope=scope), output)
 """
+
+NNCF_KINDS = {"nncf": [], "nncf-without-post": ["^post.*"]}
+"""NNCF's defaults, and the same with post-processing left in float, which a user must name; by the nodes that are left out."""
 
 
 def emca(*arguments: object) -> str:
@@ -77,17 +82,17 @@ def accuracy(args: argparse.Namespace) -> list[dict[str, Any]]:
             if not int8.exists():
                 emca("calibrate", model, "--data", calibration, "--backend", placement, "-o", int8)
             rows.append(compared(model, int8, runtime, test, {"network": checkpoint.stem, "quantizer": placement}))
-        if args.nncf is not None:
-            int8 = args.work / f"{checkpoint.stem}.nncf.onnx"
+        for quantizer, left_out in NNCF_KINDS.items() if args.nncf is not None else ():
+            int8 = args.work / f"{checkpoint.stem}.{quantizer}.onnx"
             if not int8.exists():
-                nncf(args, model, calibration, int8)
+                nncf(args, model, calibration, int8, left_out)
             for runtime in ("openvino", "onnxruntime"):
-                rows.append(compared(model, int8, runtime, test, {"network": checkpoint.stem, "quantizer": "nncf"}))
+                rows.append(compared(model, int8, runtime, test, {"network": checkpoint.stem, "quantizer": quantizer}))
     return rows
 
 
-def nncf(args: argparse.Namespace, model: Path, calibration: Path, output: Path) -> None:
-    """Quantize a model with NNCF's defaults, on the images as our calibration sees them."""
+def nncf(args: argparse.Namespace, model: Path, calibration: Path, output: Path, left_out: list[str]) -> None:
+    """Quantize a model with NNCF's defaults but for nodes of these names, on the images as our calibration sees them."""
     from emca_deploy.data.choosing import preprocessing_of_file
     from emca_deploy.data.sources import open_source
     from emca_deploy.preprocessing import PreprocessingOptions
@@ -95,7 +100,7 @@ def nncf(args: argparse.Namespace, model: Path, calibration: Path, output: Path)
     source = open_source(calibration, preprocessing_of_file(model, PreprocessingOptions()))
     images = args.work / "calibration.npy"
     np.save(images, np.concatenate([batch for batch, _ in source.batches(16)]))
-    subprocess.run([str(args.nncf), "-c", NNCF, str(model), str(images), str(output)], check=True)
+    subprocess.run([str(args.nncf), "-c", NNCF, str(model), str(images), str(output), *left_out], check=True)
 
 
 def compared(model: Path, int8: Path, runtime: str, test: tuple[Path, Path], row: dict[str, Any]) -> dict[str, Any]:

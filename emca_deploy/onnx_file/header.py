@@ -25,6 +25,8 @@ def check_onnx_file(path: Path) -> None:
         size = path.stat().st_size
         with path.open("rb") as stream:
             fields = _outer_fields(stream, size)
+    except FileNotFoundError as exc:
+        raise ModelError(f"{path}: no such file", "check the path") from exc
     except IsADirectoryError as exc:
         raise ModelError(f"{path}: is a folder", "name an .onnx file") from exc
     except OSError as exc:

@@ -17,7 +17,7 @@ from emca_deploy.commands._types import FileType
 from emca_deploy.data.bundled import bundled_calibration_images
 
 FOLDERS = {"folder", "timing_cache"}
-FIXED = {"backend": "openvino", "device": "orin-nx", "jetpack": "6.2"}
+FIXED = {"backend": "openvino", "device": "orin-nx", "jetpack": "6.2", "require": "p50<=1s"}
 
 
 def commands():
