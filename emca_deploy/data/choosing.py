@@ -61,8 +61,6 @@ def file_facts(path: Path) -> InputFacts:
     """
     if path.suffix.lower() != ".onnx":
         return InputFacts()
-    if not path.exists():
-        raise ModelError(f"{path}: no such file", "check the path")
     model = OnnxFile.open(path)
     image = model.image
     own = 255.0 if image.dtype == "uint8" else model.pixel_range  # a uint8 input can only take pixels as they are
