@@ -73,7 +73,7 @@ def test_bad_input_is_two_lines_and_leaves_nothing(classifier: Path, tmp_path: P
         assert match in refused(*words, code=code).splitlines()[0]
 
     out = tmp_path / "out"
-    refused_with(2, "none.onnx: cannot be read", "build", tmp_path / "none.onnx", "--backend", "onnxruntime", "-o", out)
+    refused_with(2, "none.onnx: no such file", "build", tmp_path / "none.onnx", "--backend", "onnxruntime", "-o", out)
     refused_with(2, "no backend is called 'openvno'", "build", classifier, "--backend", "openvno", "-o", out)
     refused_with(3, "backend 'tensorrt'", "build", classifier, "--backend", "tensorrt", "-o", out)
     refused_with(2, "cannot be written", "build", classifier, "--backend", "onnxruntime", "-o", tmp_path / "none" / "out")
