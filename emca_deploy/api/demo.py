@@ -12,8 +12,8 @@ from emca_deploy.results.deploy import DeployReport
 
 __all__ = ["demo"]
 
-DETECTION_SAMPLES = 50
-"""Number of calibration scenes, half of the sample's: with all of them most of the time is spent on calibration."""
+DETECTION_SAMPLES = 24
+"""Number of calibration scenes, a quarter of the sample's: with all of them most of the time is spent on calibration."""
 
 
 def demo(
