@@ -13,10 +13,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "tests/unit/results/documents"
-BOARDS = ROOT / "tests/data/boards"
+from fuzz_seeds import (
+    DLA_LOG,
+    LAYER_INFO,
+    LAYERS,
+    ORT_PROFILE,
+    PLAN,
+    PROFILE,
+    RESULTS,
+    ROOT,
+    SSH,
+    TIMES,
+    TOML,
+    TRTEXEC_LOG,
+    network,
+    npz,
+    old,
+    recorded,
+    torch_zip,
+)
 
 __all__ = ["Target", "targets"]
 
@@ -64,71 +79,6 @@ def _text(read: Callable[[str], object]) -> Callable[[bytes], object]:
     return lambda data: read(data.decode("utf-8", "surrogateescape"))
 
 
-def _recorded(name: str) -> tuple[bytes, ...]:
-    return tuple(path.read_bytes() for path in sorted(BOARDS.rglob(name)) if path.is_file()) or (b"",)
-
-
-TRTEXEC_LOG = b"""&&&& RUNNING TensorRT.trtexec [TensorRT v100300] # trtexec --onnx=m.onnx
-[11/28/2024-17:03:11] [I] Engine built in 12.5 sec.
-[11/28/2024-17:03:11] [I] [TRT] [MemUsageChange] Init CUDA: CPU +1, GPU +0, now: CPU 20, GPU 129 (MiB)
-[11/28/2024-17:03:11] [W] [TRT] a warning
-[11/28/2024-17:03:11] [I] Warmup completed 20 queries over 200 ms
-[11/28/2024-17:03:11] [I] Timing trace has 300 queries over 3 s
-[11/28/2024-17:03:11] [I] Throughput: 27207.5 qps
-[11/28/2024-17:03:11] [I] Latency: min = 7.2 ms, max = 10.1 ms, mean = 7.4 ms, median = 7.3 ms, percentile(99%) = 8 ms
-&&&& PASSED TensorRT.trtexec [TensorRT v100300] # trtexec --onnx=m.onnx
-"""
-DLA_LOG = b"""[I] [TRT] ---------- Layers Running on DLA ----------
-[I] [TRT] [DlaLayer] {ForeignNode[conv1...relu9]}
-[I] [TRT] ---------- Layers Running on GPU ----------
-[I] [TRT] [GpuLayer] CONVOLUTION: conv10 + relu10
-[I] [TRT] [GpuLayer] SHUFFLE: reformat(a, b)
-[W] [TRT] Layer 'softmax' (SOFTMAX): Unsupported on DLA. Switching this layer's device type to GPU.
-[W] [TRT] Default DLA is enabled but layer head is not supported on DLA, falling back to GPU.
-"""
-LAYERS = (
-    b"Name: conv1 + relu1, LayerType: CaskConvolution, Inputs: [ { Name: input, Location: Device, Dimensions: [1,3,32,32], "
-    b"Format/Datatype: Row major linear FP32 }], Constants: [], Outputs: [ { Name: r1, Location: Device, "
-    b"Dimensions: [1,8,16,16], Format/Datatype: Int8 NC/32HW32 }], Metadata: [ONNX Layer: conv1]\n"
-    b"Layer(CaskConvolution): conv2, Tactic: 0x1, in1[Float(1,8,16,16)] -> out1[Int8(1,8,16,16)]\n"
-)
-TIMES = b'[{ "startEnqMs" : 0.1, "latencyMs" : 7.1, "computeMs" : 7.0, "h2dMs" : 0.05, "d2hMs" : 0.05 }]'
-PROFILE = b"""[
-  { "count" : 100 }
-, { "name" : "conv1 + relu1", "timeMs" : 10.5, "averageMs" : 0.105, "medianMs" : 0.104, "percentage" : 60.5 }
-, { "name" : "he said "hi"", "timeMs" : 5.5, "averageMs" : 0.055, "percentage" : 39.5 }
-]
-"""
-LAYER_INFO = json.dumps(
-    {"Layers": [{"Name": "a", "LayerType": "Conv", "Inputs": [{"Name": "x", "Format/Datatype": "INT8"}], "Outputs": []}, "b"]}
-).encode()
-ORT_PROFILE = json.dumps(
-    [
-        {"cat": "Node", "name": "conv1_kernel_time", "dur": 12, "ts": 1, "args": {"op_name": "Conv", "provider": "CPU"}},
-        {"cat": "Session", "name": "model_run", "dur": 20, "ts": 1, "args": {}},
-    ]
-).encode()
-SSH = b"ssh: connect to host box port 22: Connection refused\r\nHost key verification failed.\r\n"
-TOML = b'[orin]\ntarget = "ssh://me@orin.local/gpu"\npower_mode = "MAXN"\nnotes = "x"\n\n[box]\nhost = "me@box"\nkind = "cpu"\n'
-PLAN = b"""models = ["model.onnx", "resnet18"]
-image_size = [64, "96x64"]
-precision = ["fp32", "int8"]
-threads = 1
-data = "calibration/"
-samples = "auto"
-[measure]
-duration = "90s"
-telemetry = false
-[preprocessing]
-mean = [0.5, 0.5, 0.5]
-[[include]]
-scenario = "offline"
-[[exclude]]
-models = "*18"
-batch = 8
-"""
-
-
 def _texts() -> list[Target]:
     from emca_deploy.backends.onnxruntime.layers import read_ort_profile
     from emca_deploy.backends.tensorrt.dla_log import place_nodes, read_placement
@@ -155,8 +105,8 @@ def _texts() -> list[Target]:
     return [
         Target("tegrastats", "text", lines, _text(parse_line)),
         Target("nvpmodel -q", "text", (query,), _text(parse_query)),
-        Target("nvpmodel.conf", "text", _recorded("nvpmodel.conf"), _text(parse_modes)),
-        Target("jetson_clocks", "text", _recorded("jetson_clocks"), _text(parse_show)),
+        Target("nvpmodel.conf", "text", recorded("nvpmodel.conf"), _text(parse_modes)),
+        Target("jetson_clocks", "text", recorded("jetson_clocks"), _text(parse_show)),
         Target("trtexec log", "text", (TRTEXEC_LOG,), _text(read_log)),
         Target("trtexec times", "text", (TIMES,), _text(lambda text: exports.read_times(text, "x"))),
         Target("trtexec profile", "text", (PROFILE,), _text(lambda text: exports.read_profile(text, "x"))),
@@ -195,11 +145,6 @@ def _result(cls: Any) -> Callable[[bytes], object]:
     from emca_deploy.results.codec import from_json
 
     return lambda data: from_json(cls, json.loads(data))
-
-
-def _old(command: str) -> bytes:
-    """Return the JSON document of a command in version 1."""
-    return (RESULTS / f"{command}-v1.json").read_bytes()
 
 
 def _documents(folder: Path) -> list[Target]:
@@ -254,7 +199,7 @@ def _documents(folder: Path) -> list[Target]:
     maps = (b"cat 0\ndog 1\n", b'{"0": "cat", "1": ["n01", "dog"]}', b"cat\ndog\n")
     deployed = tuple((RESULTS / name).read_bytes() for name in ("deploy-v1.json", "deploy-v2.json"))
     profiled = tuple((RESULTS / name).read_bytes() for name in ("profile-v1.json", "profile-v2.json"))
-    validated = (_old("validate"), _old("validate-detection"))
+    validated = (old("validate"), old("validate-detection"))
     return [
         Target(
             "manifest",
@@ -267,27 +212,19 @@ def _documents(folder: Path) -> list[Target]:
         Target("deploy's result.json", "json", deployed, _file(folder, "result.json", drawn)),
         Target("profile's JSON", "json", profiled, _file(folder, "p.json", compared)),
         Target("gate's results", "json", (*deployed, *profiled, *validated), _file(folder, "g.json", _gated(folder))),
-        Target("tune's JSON", "json", (_old("tune"),), _result(TuneReport), DOCUMENT),
-        Target("layers' JSON", "json", (_old("layers"),), _result(LayersReport), DOCUMENT),
-        Target("sensitivity's JSON", "json", (_old("sensitivity"),), _result(SensitivityReport), DOCUMENT),
-        Target("validate's JSON", "json", (_old("validate"),), _result(AccuracyReport), DOCUMENT),
+        Target("tune's JSON", "json", (old("tune"),), _result(TuneReport), DOCUMENT),
+        Target("layers' JSON", "json", (old("layers"),), _result(LayersReport), DOCUMENT),
+        Target("sensitivity's JSON", "json", (old("sensitivity"),), _result(SensitivityReport), DOCUMENT),
+        Target("validate's JSON", "json", (old("validate"),), _result(AccuracyReport), DOCUMENT),
         Target("devices.toml", "text", (TOML,), _file(folder, "devices.toml", lambda path: read_machines())),
         Target("plan of a sweep", "text", (PLAN,), _file(folder, "plan.toml", read_plan_file)),
-        Target("sweep's JSON", "json", (_old("sweep"),), _result(SweepReport), DOCUMENT),
-        Target(
-            "cell of a sweep", "json", (_old("sweep-cell"),), _file(folder, "cell.json", lambda path: row_of(read_cell(path)))
-        ),
+        Target("sweep's JSON", "json", (old("sweep"),), _result(SweepReport), DOCUMENT),
+        Target("cell of a sweep", "json", (old("sweep-cell"),), _file(folder, "cell.json", lambda path: row_of(read_cell(path)))),
         Target("preprocessing file", "json", configs, _file(folder, "config.json", read_preprocessing_file)),
         Target("label file", "text", labels, _file(folder, "labels.csv", lambda path: LabelFile(path).classes(("a/1.png",)))),
         Target("class map", "text", maps, _file(folder, "map.txt", read_class_map)),
         Target("calibration cache", "text", (cache,), _file(folder, "x.cache", lambda path: check_cache(path, "8.6.1"))),
     ]
-
-
-def _npz(**arrays: Any) -> bytes:
-    out = io.BytesIO()
-    np.savez(out, **arrays)
-    return out.getvalue()
 
 
 def _archives(folder: Path) -> list[Target]:
@@ -299,8 +236,8 @@ def _archives(folder: Path) -> list[Target]:
     from emca_deploy.harness.accuracy.logits_store import LogitsStore
     from emca_deploy.harness.measure.raw_samples import RawCandidate, RawSamples, read_raw, save_raw
 
-    images = _npz(images=np.zeros((4, 3, 32, 32), np.float32), labels=np.arange(4))
-    pixels = _npz(images=np.zeros((4, 32, 32, 3), np.uint8))
+    images = npz(images=np.zeros((4, 3, 32, 32), np.float32), labels=np.arange(4))
+    pixels = npz(images=np.zeros((4, 32, 32, 3), np.uint8))
     many = np.arange(4, dtype=np.int64)
     raw = RawCandidate(
         "a", ("m",), many + 1, np.array([4]), np.array([0]), np.zeros((1, 2), np.int64), np.ones(1), np.zeros(1, np.int64)
@@ -308,9 +245,9 @@ def _archives(folder: Path) -> list[Target]:
     save_raw(folder / "raw.npz", RawSamples((raw,), {"scenario": "x"}))
     key = json.dumps({"a": 1})
     names = np.array(("a", "b"), np.str_)
-    logits = _npz(logits=np.zeros((2, 3), np.float32), key=np.array(key), files=names, classes=np.array((), np.str_))
+    logits = npz(logits=np.zeros((2, 3), np.float32), key=np.array(key), files=names, classes=np.array((), np.str_))
     partial = json.dumps({"version": 1, "key": {"a": 1}}).encode() + b"\n" + struct.pack("<QIII", 0, 1, 2, 0) + bytes(8)
-    weights = _npz(**{"w/int8": np.zeros((2, 2), np.int8), "w/scale": np.ones(2, np.float32), "label": np.array("x")})
+    weights = npz(**{"w/int8": np.zeros((2, 2), np.int8), "w/scale": np.ones(2, np.float32), "label": np.array("x")})
     png = io.BytesIO()
     Image.new("RGB", (8, 8)).save(png, "PNG")
     archive = io.BytesIO()
@@ -340,29 +277,6 @@ def _archives(folder: Path) -> list[Target]:
     ]
 
 
-def _network() -> bytes:
-    from onnx import TensorProto, helper, numpy_helper
-
-    random = np.random.default_rng(0)
-    shapes = {"w1": (4, 3, 3, 3), "b1": (4,), "w2": (4, 4, 3, 3), "head": (5, 4)}
-    nodes = [
-        helper.make_node("Conv", ["input", "w1", "b1"], ["c1"], "conv1", pads=[1] * 4),
-        helper.make_node("Relu", ["c1"], ["r1"], "relu1"),
-        helper.make_node("Conv", ["r1", "w2"], ["c2"], "conv2", pads=[1] * 4),
-        helper.make_node("Add", ["c2", "r1"], ["a2"], "add2"),
-        helper.make_node("HardSigmoid", ["a2"], ["h2"], "gate2"),
-        helper.make_node("Mul", ["a2", "h2"], ["m2"], "mul2"),
-        helper.make_node("GlobalAveragePool", ["m2"], ["g"], "pool"),
-        helper.make_node("Flatten", ["g"], ["f"], "flat"),
-        helper.make_node("Gemm", ["f", "head"], ["logits"], "head", transB=1),
-    ]
-    stored = [numpy_helper.from_array(random.standard_normal(shape).astype(np.float32), name) for name, shape in shapes.items()]
-    inputs = [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["N", 3, 8, 8])]
-    outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 5])]
-    model = helper.make_model(helper.make_graph(nodes, "g", inputs, outputs, stored), opset_imports=[helper.make_opsetid("", 20)])
-    return bytes(model.SerializeToString())
-
-
 def _models(folder: Path) -> list[Target]:
     from emca_deploy.api.layer_times.graph import graph_of
     from emca_deploy.backends.tensorrt.model_facts import count_convolutions, read_facts
@@ -385,11 +299,11 @@ def _models(folder: Path) -> list[Target]:
     legacy = pickle.dumps({"state_dict": {"a": 1, "b": [1, 2]}}, protocol=2)
     header = json.dumps({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
     safe = struct.pack("<Q", len(header)) + header + bytes(8)
-    model = (_network(),)
+    model = (network(),)
     checkpoints = [Target("safetensors", "bytes", (safe,), _file(folder, "c.safetensors", listed))]
-    torch_zip = _torch_zip()
-    if torch_zip is not None:
-        checkpoints.append(Target("checkpoint", "zip", (torch_zip,), _file(folder, "c.pth", listed)))
+    zipped = torch_zip()
+    if zipped is not None:
+        checkpoints.append(Target("checkpoint", "zip", (zipped,), _file(folder, "c.pth", listed)))
     checkpoints.append(Target("pickle", "bytes", (legacy,), _file(folder, "d.pth", listed)))
     return [
         Target("ONNX file", "onnx", model, _file(folder, "a.onnx", opened)),
@@ -399,16 +313,6 @@ def _models(folder: Path) -> list[Target]:
         Target("ONNX file for a DLA", "onnx", model, _file(folder, "d.onnx", load_float_model)),
         *checkpoints,
     ]
-
-
-def _torch_zip() -> bytes | None:
-    try:
-        import torch
-    except ImportError:
-        return None
-    out = io.BytesIO()
-    torch.save({"state_dict": {"conv1.weight": torch.zeros(2, 2), "fc.bias": torch.zeros(3)}, "epoch": 3}, out)
-    return out.getvalue()
 
 
 def _images() -> list[Target]:

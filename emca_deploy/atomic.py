@@ -18,7 +18,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["atomic_write", "check_writable", "hidden_folder"]
+__all__ = ["atomic_write", "check_writable", "hidden_folder", "make_folder"]
 
 _PREFIX = ".emca-deploy-"
 _OURS = re.compile(r"\.emca-deploy-[a-z0-9_]{8}(?:\..{0,64})?")
@@ -56,6 +56,21 @@ def atomic_write(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
         if descriptor is not None:
             os.close(descriptor)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder if it does not exist; its parent must exist.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    try:
+        path.mkdir(exist_ok=True)
+    except FileNotFoundError as exc:
+        remedy = f"make it first: mkdir -p {shell_word(str(path.parent))}"
+        raise OutputError(f"{path}: its parent folder does not exist", remedy) from exc
+    except OSError as exc:
+        raise OutputError(f"{path}: cannot be made: {exc.strerror}", "choose a folder you can write to") from exc
 
 
 @contextmanager

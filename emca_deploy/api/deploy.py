@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from emca_deploy._machine import default_threads
 from emca_deploy._optional import import_optional
 from emca_deploy._progress import Stage, silent
-from emca_deploy._text import shell_word
 from emca_deploy.api.names import FINETUNE_BUDGET_S
 from emca_deploy.api.parts import find_parts, measure_parts
 from emca_deploy.api.teacher import load_teacher
 from emca_deploy.artifacts import this_command, write_json, write_text
+from emca_deploy.atomic import make_folder
 from emca_deploy.backends.registry import all_recipes, find_recipe
 from emca_deploy.backends.tensorrt.operators import WITHOUT_ROI_ALIGN
 from emca_deploy.calibration.calibrate import Calibration, calibrate_model
@@ -26,7 +26,7 @@ from emca_deploy.data.choosing import assumed_note, network_preprocessing
 from emca_deploy.data.decoded import room_for_decoded
 from emca_deploy.data.image_checks import image_digests
 from emca_deploy.data.sources import ImageSource, open_source
-from emca_deploy.errors import InputError, OutputError
+from emca_deploy.errors import InputError
 from emca_deploy.exporting.checkpoint import CheckpointExport, ExportOptions, export_checkpoint
 from emca_deploy.exporting.detectors import detector_preprocessing
 from emca_deploy.harness.accuracy.collection import LogitsResult
@@ -314,13 +314,7 @@ def _within(whole: str, stage: Stage) -> Stage:
 def _folder(output: Path) -> Iterator[None]:
     """Make a folder if it does not exist, and remove it again if it stays empty."""
     made = not output.exists()
-    try:
-        output.mkdir(exist_ok=True)
-    except FileNotFoundError as exc:
-        remedy = f"make it first: mkdir -p {shell_word(str(output.parent))}"
-        raise OutputError(f"{output}: its parent folder does not exist", remedy) from exc
-    except OSError as exc:
-        raise OutputError(f"{output}: cannot be made: {exc.strerror}", "choose a folder you can write to") from exc
+    make_folder(output)
     try:
         yield
     finally:

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from emca_deploy._text import shell_word
 from emca_deploy.artifacts import write_json
+from emca_deploy.atomic import make_folder
 from emca_deploy.errors import InputError, OutputError
 from emca_deploy.results.codec import read_json, to_json
 from emca_deploy.results.sweep import CellResult, SweepReport, SweepRow, read_cell, row_of
@@ -50,14 +50,10 @@ class SweepFolder:
             OutputError: the folder cannot be made or written to.
             InputError: another sweep runs in it.
         """
+        for folder in (self.place, self.place / "cells", self.shared):
+            make_folder(folder)
         try:
-            self.place.mkdir(exist_ok=True)
-            for folder in (self.place / "cells", self.shared):
-                folder.mkdir(exist_ok=True)
             descriptor = os.open(self.place / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-        except FileNotFoundError as exc:
-            remedy = f"make it first: mkdir -p {shell_word(str(self.place.parent))}"
-            raise OutputError(f"{self.place}: its parent folder does not exist", remedy) from exc
         except OSError as exc:
             raise OutputError(f"{self.place}: cannot be written: {exc.strerror}", "choose a folder you can write to") from exc
         try:

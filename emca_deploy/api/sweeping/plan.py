@@ -11,7 +11,7 @@ from emca_deploy.api.parts import find_parts
 from emca_deploy.api.sweeping.models import Model, find_model
 from emca_deploy.api.sweeping.plan_file import MATRIX, Measure, PlanFile, read_plan_file
 from emca_deploy.backends.records import BACKENDS, names_where
-from emca_deploy.data.choosing import network_preprocessing
+from emca_deploy.data.choosing import assumed_note, network_preprocessing, preprocessing_of_file
 from emca_deploy.data.sources import ImageSource, open_source
 from emca_deploy.errors import EmcaError, InputError, UnknownNameError
 from emca_deploy.networks.registry import find_architecture
@@ -52,7 +52,7 @@ class Plan:
         data: Calibration images; None if no cell needs them.
         validation: Labelled images; None measures no accuracy.
         preprocessing: Known facts about the preprocessing, without an image size.
-        notes: Combinations that were left out, one line each.
+        notes: Combinations that were left out and assumptions about preprocessing, one line each.
     """
 
     file: PlanFile
@@ -107,10 +107,10 @@ def read_plan(path: Path) -> Plan:
     labelling = Labelling(labels, class_map, options.get("label_offset", 0), options.get("class_order"))
     known = _preprocessing(file)
     plan = Plan(file, cells, models, places, data, validation, annotations, known, labelling, tuple(left_out))
-    _check_images(plan)
+    needs_preprocessing = _check_images(plan)
     if "arch" in options:
         find_architecture(options["arch"])
-    return plan
+    return replace(plan, notes=(*plan.notes, *dict.fromkeys(_assumed(plan)))) if needs_preprocessing else plan
 
 
 def _preprocessing(file: PlanFile) -> PreprocessingOptions:
@@ -130,17 +130,32 @@ def _preprocessing(file: PlanFile) -> PreprocessingOptions:
     return found
 
 
-def _check_images(plan: Plan) -> None:
-    """Open the data sets, and refuse INT8 cells without calibration images."""
+def _check_images(plan: Plan) -> bool:
+    """Open the data sets, and return whether one has images to preprocess; refuse INT8 cells without calibration images."""
     where = plan.file.path
     int8 = [cell for cell in plan.cells if cell.precision == "int8" and plan.models[cell.model].precision == "fp32"]
     if int8 and plan.data is None:
         raise InputError(f"{where}: precision int8 needs calibration images: data", 'add data = "calibration/"')
     if plan.annotations is not None and not plan.annotations.is_file():
         raise InputError(f"{where}: annotations {plan.annotations}: no such file", "name a .json file in COCO's format")
-    for key, place in (("data", plan.data), ("val", plan.validation)):
-        if place is not None:
-            _open(f"{where}: {key}", place)
+    given = [(key, place) for key, place in (("data", plan.data), ("val", plan.validation)) if place is not None]
+    sources = [_open(f"{where}: {key}", place) for key, place in given]
+    return not all(source.finished for source in sources)
+
+
+def _assumed(plan: Plan) -> Iterator[str]:
+    """Yield what is assumed about the preprocessing of each model; the checkpoint of a detector is not read for it."""
+    for cell in plan.cells:
+        model = plan.models[cell.model]
+        if model.kind == "onnx" and model.path is not None:
+            used = preprocessing_of_file(model.path, plan.sized(cell))
+        elif model.path is not None and plan.annotations is None:
+            used = network_preprocessing(plan.sized(cell))
+        else:
+            continue
+        note = assumed_note(str(model.path), used)
+        if note is not None:
+            yield note
 
 
 def _open(where: str, place: Path) -> ImageSource:

@@ -58,6 +58,18 @@ def test_backends_and_precisions_are_what_deploy_builds(cells):
     assert {cell.precision for cell in cells('models = ["net.onnx"]')} == {"fp32"}
 
 
+def test_assumed_preprocessing_is_noted_where_images_are_read(cells, folder):
+    def notes(text):
+        cells('models = ["net.onnx"]\nbackends = "onnxruntime"\n' + text)
+        return [note for note in read_plan(folder / "plan.toml").notes if "net.onnx" in note]
+
+    assert notes("") == []
+    (note,) = notes('val = "images.npz"\nbatch = [1, 2]')
+    assert "mean" in note
+    values = 'mean = 0.5\nstd = 0.5\ninterpolation = "bilinear"\nchannels = "rgb"\nresize = "shortest"\nexif = "ignore"'
+    assert notes(f'val = "images.npz"\n[preprocessing]\n{values}') == []
+
+
 def test_checkpoints_and_architectures_have_every_size(cells):
     found = cells('models = ["weights.pth", "resnet18"]\nimage_size = [64, "96x64"]\nbackends = "onnxruntime"')
     assert {(cell.model, cell.image_size) for cell in found} == {
