@@ -15,6 +15,7 @@ from typing import Any
 
 from emca_deploy.artifacts import sha256_file
 from emca_deploy.errors import EmcaError
+from emca_deploy.interrupts import interrupt
 from emca_deploy.remote.protocol import COLLECT, PROTOCOL, SILENCE_S, cache_root
 from emca_deploy.targets.agent import work
 from emca_deploy.targets.agent.run_folder import Run
@@ -93,8 +94,8 @@ class Line:
 
 def main(mark: str) -> int:
     """Serve one request and return the exit status."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
     line = Line(mark)
     message = line.next()
     if message is None:
