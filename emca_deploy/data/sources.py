@@ -154,6 +154,7 @@ class _FileSource(ImageSource):
         self.preprocessing = preprocessing
         self.labelled = label_images(layout.names, layout.classes, layout.labels, labelling)
         self._store, self._layout = store, layout
+        self._sizes: dict[int, tuple[int, int]] = {}
 
     def __len__(self) -> int:
         return len(self._layout.names)
@@ -163,9 +164,12 @@ class _FileSource(ImageSource):
         shown = self._store.describe(name)
         with self._store.open(name) as stream:
             image = decode(stream, shown, self.preprocessing.exif)
+        self._sizes[index] = image.height, image.width
         return to_pixels(image, self.preprocessing, shown)
 
     def image_size(self, index: int) -> tuple[int, int]:
+        if index in self._sizes:  # the image was decoded
+            return self._sizes[index]
         name = self._layout.root + self._layout.names[index]
         with self._store.open(name) as stream:
             return decoded_size(stream, self._store.describe(name), self.preprocessing.exif)

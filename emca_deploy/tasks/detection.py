@@ -32,10 +32,7 @@ from emca_deploy.tasks.task import Answers, Arrays, Batch, Collector, Task
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["MOST_SHOWN", "Detection", "Named", "Truth", "compare", "judge"]
-
-MOST_SHOWN = 200
-"""Largest number of lost and gained detections in a result; a file lists all of them."""
+__all__ = ["Detection", "Named", "Truth", "compare", "judge"]
 
 HIGHEST_THRESHOLD = 0.05
 """Highest score threshold of a network whose AP is comparable: AP also counts detections with low scores."""
@@ -208,9 +205,7 @@ def compare(
     comparison = None
     if reference is not None and theirs is not None:
         annotations, labels = (None, None) if truth is None else (truth.annotations, truth.labels)
-        found = compare_detections(
-            candidate.detections, reference.detections, files, annotations, labels, MOST_SHOWN, indices
-        )  # fmt: skip
+        found = compare_detections(candidate.detections, reference.detections, files, annotations, labels, indices)
         comparison = _comparison(reference.name, own, theirs, found)
     return DetectionReport(
         artifact=candidate.name,

@@ -60,7 +60,6 @@ def compare_detections(
     files: tuple[str, ...],
     annotations: CocoAnnotations | None = None,
     labels: Int64Array | None = None,
-    most: int | None = None,
     indices: Sequence[int] | None = None,
 ) -> Compared:
     """Match the detections of two models on the same images, by falling score, each with the best box of its class.
@@ -71,7 +70,6 @@ def compare_detections(
         files: Name of each image.
         annotations: Annotations of the images; None where there are none.
         labels: Output of the network for each category, (categories,) int64; None without annotations.
-        most: Largest number of detections to list; None lists all.
         indices: Index of each image in its data set; None where all images were measured.
     """
     objects = None if annotations is None or labels is None else _Objects.of(annotations, labels)
@@ -100,7 +98,7 @@ def compare_detections(
             lost_right=rights["lost"] if known else None,
             gained_right=rights["gained"] if known else None,
             images=len(images),
-            detections=tuple(flips[:most]),
+            detections=tuple(flips),
         ),
     )
 

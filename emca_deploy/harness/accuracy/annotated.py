@@ -17,10 +17,13 @@ from emca_deploy.preprocessing import Preprocessing
 from emca_deploy.results.detection import DetectionFlips, DetectionReport
 from emca_deploy.results.gate import Verdict
 from emca_deploy.tasks.detection import Named, Truth, compare, judge
-from emca_deploy.tasks.detection_flips import compare_detections, flip_rows
+from emca_deploy.tasks.detection_flips import flip_rows
 from emca_deploy.tasks.flips import FlipsFile
 
 __all__ = ["AnnotatedImages"]
+
+MOST_SHOWN = 200
+"""Largest number of lost and gained detections in a result; a file lists all of them."""
 
 
 class AnnotatedImages(Evaluation):
@@ -70,7 +73,7 @@ class AnnotatedImages(Evaluation):
             candidate = Named(self.wishes.artifact, own.detections)
             report = compare(candidate, _files(own), self._of(measured), reference, progress, own.names.indices)
         self._flips = None if report.reference is None else report.reference.flips
-        return report
+        return _shown(report)
 
     def compare_all(self, results: Mapping[str, LogitsResult], stage: Stage) -> list[Report]:
         """Return the average precisions, and the comparisons with the first candidate."""
@@ -80,7 +83,7 @@ class AnnotatedImages(Evaluation):
         for name, result in results.items():
             with stage(f"comparing {name}") as progress:
                 candidate = reference if result is first else Named(name, result.detections)
-                found.append(compare(candidate, _files(result), truth, reference, progress, result.names.indices))
+                found.append(_shown(compare(candidate, _files(result), truth, reference, progress, result.names.indices)))
         return found
 
     def judge(self, report: Report, max_drop: float) -> Verdict:
@@ -89,17 +92,9 @@ class AnnotatedImages(Evaluation):
         return judge(report, max_drop)
 
     def write_flips(self, measured: Measured, file: FlipsFile) -> None:
-        """Write all lost and gained detections, those of the report where it has all."""
-        assert measured.reference is not None
-        truth, flips = self._of(measured), self._flips
-        annotations, labels = (None, None) if truth is None else (truth.annotations, truth.labels)
-        names = {} if truth is None else truth.names
-        own = measured.own
-        if flips is None or len(flips.detections) < flips.lost + flips.gained:
-            flips = compare_detections(
-                own.detections, measured.reference.detections, _files(own), annotations, labels, indices=own.names.indices
-            ).flips
-        file.write(*flip_rows(flips, names))
+        """Write all lost and gained detections, which `report` found."""
+        assert self._flips is not None
+        file.write(*flip_rows(self._flips, {} if self._truth is None else self._truth.names))
 
     def _of(self, measured: Measured) -> Truth | None:
         """Return the annotated objects of the measured images."""
@@ -107,6 +102,15 @@ class AnnotatedImages(Evaluation):
             return None
         indices = measured.own.indices(len(self._truth.annotations))
         return replace(self._truth, annotations=self._truth.annotations.of_images(indices))
+
+
+def _shown(report: DetectionReport) -> DetectionReport:
+    """Return a report that lists the first lost and gained detections."""
+    reference = report.reference
+    if reference is None:
+        return report
+    flips = replace(reference.flips, detections=reference.flips.detections[:MOST_SHOWN])
+    return replace(report, reference=replace(reference, flips=flips))
 
 
 def _files(result: LogitsResult) -> tuple[str, ...]:

@@ -183,6 +183,17 @@ def test_an_image_that_vanished_is_named(tmp_path):
         source.load(0)
 
 
+def test_the_size_of_a_decoded_image_takes_no_second_look_at_its_file(tmp_path):
+    put(tmp_path, "1.png", "2.png")
+    source = open_source(tmp_path, Preprocessing(2, 8, (0.0,) * 3, (1.0,) * 3))
+    source.load(0)
+    for path in tmp_path.iterdir():
+        path.unlink()
+    assert source.image_size(0) == (4, 4)
+    with refusing(DataError, tmp_path / "2.png"):
+        source.image_size(1)
+
+
 def test_names_from_hostile_archives_do_not_reach_the_terminal_raw(tmp_path):
     with zipfile.ZipFile(tmp_path / "d.zip", "w") as archive:
         archive.writestr("\x1b[31m\n.png", b"no image")

@@ -12,14 +12,15 @@ from refusals import refusing
 from emca_deploy._progress import silent
 from emca_deploy.data.coco import read_coco
 from emca_deploy.errors import DataError
+from emca_deploy.harness.accuracy import annotated
 from emca_deploy.harness.accuracy.annotated import AnnotatedImages
 from emca_deploy.harness.accuracy.classified import ClassifiedImages
 from emca_deploy.harness.accuracy.collection import LogitsResult
-from emca_deploy.harness.accuracy.evaluation import Wishes
+from emca_deploy.harness.accuracy.evaluation import Measured, Wishes
 from emca_deploy.harness.accuracy.pictures import PICTURES, pictures_of
 from emca_deploy.preprocessing import Preprocessing
 from emca_deploy.tasks.detections import Detections
-from emca_deploy.tasks.flips import ImageNames
+from emca_deploy.tasks.flips import FlipsFile, ImageNames
 
 DATA = Path(__file__).parents[3] / "examples/data"
 USED = Preprocessing(96, 96, (0.0,) * 3, (1.0,) * 3)
@@ -64,6 +65,18 @@ def test_candidates_are_compared_with_the_first_on_the_measured_images(images):
     for picture in pictures:
         assert picture.file == f"scene{picture.index + 1:05d}.png"
         assert Image.open(io.BytesIO(base64.b64decode(picture.jpeg))).size == (picture.width, picture.height) == (96, 96)
+
+
+def test_the_report_shows_the_first_flips_and_the_file_has_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(annotated, "MOST_SHOWN", 2)
+    images = AnnotatedImages(Wishes("int8", DATA / "test_scenes.zip", "fp32", annotations=DATA / "test_scenes.json"))
+    images.open(USED, None)
+    measured = Measured(perfect(MEASURED), perfect())
+    flips = images.report(measured, silent).reference.flips
+    assert len(flips.detections) == 2
+    images.write_flips(measured, FlipsFile(tmp_path / "flips.csv"))
+    rows = (tmp_path / "flips.csv").read_text().splitlines()
+    assert len(rows) - 1 == flips.lost > 2
 
 
 def test_a_deployment_needs_labels(tmp_path):
