@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +15,9 @@ from emca_deploy.commands._group import Group
 from emca_deploy.commands._roles import with_roles
 from emca_deploy.errors import EmcaError, InputError, MissingError
 from emca_deploy.interrupts import interrupt
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 __all__ = ["COMMANDS", "main", "run"]
 
@@ -38,6 +41,7 @@ COMMANDS: dict[str, str] = {
     "report": "Make the report of a finished deployment again.",
     "devices": "List named machines, and examine what each can do.",
     "doctor": "Show what this machine can do, and what to fix on it.",
+    "completion": "Print a script that makes a shell complete commands.",
 }
 """Every command, with its line in `--help`; listing them here loads none of them."""
 
@@ -63,10 +67,18 @@ class LazyGroup(Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
+        """Complete a command or an option without importing the commands."""
+        from click.shell_completion import CompletionItem
+
+        names = [CompletionItem(name, help=line) for name, line in COMMANDS.items() if name.startswith(incomplete)]
+        return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
+
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="emca-deploy")
-def cli() -> None:
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress and no notes; results, warnings and errors remain.")
+def cli(quiet: bool) -> None:
     """Take a trained EMCA-ResNet to a measured, verified INT8 deployment.
 
     \b
@@ -84,6 +96,8 @@ def _print_error(error: EmcaError) -> None:
 def _usage_error(error: click.ClickException) -> EmcaError:
     context = error.ctx if isinstance(error, click.UsageError) else None
     path = context.command_path if context is not None else "emca-deploy"
+    if isinstance(error, click.NoSuchOption) and error.option_name in ("-q", "--quiet"):
+        return InputError(error.format_message(), f"put it first: {path.replace(' ', ' --quiet ', 1)}")
     return InputError(error.format_message(), f"{path} --help")
 
 

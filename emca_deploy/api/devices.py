@@ -10,6 +10,7 @@ from emca_deploy.errors import EmcaError
 from emca_deploy.results.codec import version
 from emca_deploy.targets import named_machines
 from emca_deploy.targets.capabilities import Capabilities
+from emca_deploy.targets.devices_file import devices_file
 from emca_deploy.targets.named_machines import Machine
 
 __all__ = ["DeviceCheck", "DevicesReport", "add_device", "check_devices", "devices", "remove_device"]
@@ -63,7 +64,7 @@ def devices() -> DevicesReport:
     Raises:
         InputError: their file cannot be read, or is wrong.
     """
-    return DevicesReport(file=named_machines.devices_file(), devices=tuple(named_machines.read_machines().values()))
+    return DevicesReport(file=devices_file(), devices=tuple(named_machines.read_machines().values()))
 
 
 def add_device(name: str, target: str, power_mode: str | None = None, notes: str = "") -> Path:

@@ -1,9 +1,26 @@
 """Names for options and help texts; no backend's code or library is loaded for them."""
 
 from emca_deploy.backends.records import DEFAULT, names_where, one_of
-from emca_deploy.calibration.ranges.methods.registry import usage
+from emca_deploy.calibration.ranges.methods import registry as methods
 
-__all__ = ["BUILT", "DEFAULT", "FINETUNE_BUDGET_S", "METHODS", "PLACED", "PLANNED", "TUNED"]
+__all__ = [
+    "BACKENDS",
+    "BUILT",
+    "DEFAULT",
+    "FINETUNE_BUDGET_S",
+    "METHODS",
+    "METHOD_NAMES",
+    "PLACED",
+    "PLANNED",
+    "TUNED",
+    "architecture_names",
+    "board_names",
+    "machine_names",
+    "target_names",
+]
+
+BACKENDS = names_where()
+"""The names of all backends."""
 
 BUILT = one_of(names_where(builder=True))
 """The backends that `build` makes engines for: "a, b or c"."""
@@ -11,8 +28,11 @@ BUILT = one_of(names_where(builder=True))
 FINETUNE_BUDGET_S = 240.0
 """Most seconds of fine-tuning, unless the user gives another limit."""
 
-METHODS = usage()
+METHODS = methods.usage()
 """The calibration methods: "a, b[:PARAMETER]"."""
+
+METHOD_NAMES = tuple(methods.METHODS)
+"""The names of the calibration methods."""
 
 PLACED = one_of(names_where(recipe=True))
 """The backends that `calibrate` and `sensitivity` have a recipe for."""
@@ -22,3 +42,31 @@ PLANNED = names_where(trt_settings=True)
 
 TUNED = one_of(names_where(tunables=True))
 """The backends whose settings `tune` tries."""
+
+
+def architecture_names() -> tuple[str, ...]:
+    """Return the names of all classifiers and detectors."""
+    from emca_deploy.networks.registry import ARCHITECTURES, DETECTORS
+
+    return (*ARCHITECTURES, *DETECTORS)
+
+
+def board_names() -> tuple[str, ...]:
+    """Return the names of the boards that `plan` knows."""
+    from emca_deploy.machines.boards import BOARDS
+
+    return tuple(BOARDS)
+
+
+def machine_names() -> tuple[str, ...]:
+    """Return the names of the named machines; none where their file cannot be read."""
+    from emca_deploy.targets import devices_file
+
+    return tuple(devices_file.machine_names())
+
+
+def target_names() -> tuple[str, ...]:
+    """Return the kinds of targets and the named machines, as `--target` takes them."""
+    from emca_deploy.targets.registry import KINDS
+
+    return (*("ssh://" if kind == "ssh" else kind for kind in KINDS), *machine_names())

@@ -1,4 +1,4 @@
-"""Output of the commands: text and JSON on stdout, notes and warnings on stderr."""
+"""Output of the commands: text and JSON on stdout; remarks, notes and warnings on stderr."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from emca_deploy._text import printable_lines
+from emca_deploy.commands._quiet import is_quiet
 from emca_deploy.errors import OutputError
 from emca_deploy.results.codec import to_json
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["console_for", "echo", "json_option", "print_json", "show", "table_console", "tell"]
+__all__ = ["console_for", "echo", "json_option", "print_json", "remark", "show", "table_console", "tell"]
 
 PIPE_WIDTH = 200
 """Columns of a table in a file or a pipe, which have no edge to wrap at."""
@@ -59,8 +60,7 @@ def show(report: Any, as_json: bool, print_text: Callable[[], None], unwritten: 
 def table_console() -> "Console":
     """Return a console for tables on stdout: as wide as the terminal, or `PIPE_WIDTH` in a file or a pipe."""
     console = console_for()
-    if not console.is_terminal:
-        console.width = PIPE_WIDTH
+    console.width = console.width if console.file.isatty() else PIPE_WIDTH  # FORCE_COLOR sets is_terminal
     return console
 
 
@@ -87,8 +87,14 @@ def console_for(*, err: bool = False, highlight: bool = True) -> "Console":
     return Printable(stderr=err, highlight=highlight)
 
 
+def remark(text: str) -> None:
+    """Print a line about what was done on stderr, unless `--quiet` is set."""
+    if not is_quiet():
+        echo(text, err=True)
+
+
 def tell(*, notes: Iterable[str] = (), warnings: Iterable[str] = ()) -> None:
-    """Print each note and each warning once on stderr."""
-    for kind, lines in (("note", notes), ("warning", warnings)):
+    """Print each note and each warning once on stderr; `--quiet` leaves out the notes."""
+    for kind, lines in (("note", () if is_quiet() else notes), ("warning", warnings)):
         for line in dict.fromkeys(lines):
             echo(f"{kind}: {line}", err=True)

@@ -17,7 +17,7 @@ class Group(click.Group):
             UnknownNameError: no command has that name.
         """
         known = self.list_commands(ctx)
-        if args[0] not in known and not args[0].startswith("-"):
+        if args[0] not in known and not args[0].startswith("-") and not ctx.resilient_parsing:
             what = "command" if ctx.parent is None else f"command of `{self.name}`"
             raise UnknownNameError.of(what, args[0], known, f"`{ctx.command_path} --help` lists them")
         return super().resolve_command(ctx, args)

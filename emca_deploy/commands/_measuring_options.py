@@ -2,6 +2,7 @@
 
 import click
 
+from emca_deploy.commands import _completions as completions
 from emca_deploy.commands._types import OUTPUT, option
 
 __all__ = [
@@ -32,6 +33,9 @@ scenario_option = option(
 )
 seed_option = option("--seed", type=int, default=0, help="Random seed for the input and the order of blocks.")
 target_option = option(
-    "--target", default="cpu", help="Where to run: cpu, gpu, gpu:1, jetson, ssh://[user@]host[:port][/gpu], or a named machine."
+    "--target",
+    default="cpu",
+    shell_complete=completions.targets,
+    help="Where to run: cpu, gpu, gpu:1, jetson, ssh://[user@]host[:port][/gpu], or a named machine.",
 )
 untuned_option = option("--untuned", is_flag=True, help="Ignore the tuned settings in manifests.")

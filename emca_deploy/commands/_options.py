@@ -6,9 +6,10 @@ from typing import Any, TypeVar
 
 import click
 
+from emca_deploy.commands import _completions as completions
 from emca_deploy.commands._durations import DurationType
 from emca_deploy.commands._types import INPUT, OUTPUT, SamplesType, SizeType, option
-from emca_deploy.preprocessing import Labelling, model_io
+from emca_deploy.preprocessing import model_io
 
 __all__ = [
     "arch_option",
@@ -18,7 +19,6 @@ __all__ = [
     "duration_option",
     "image_size_option",
     "io_options",
-    "label_options",
     "limit_option",
     "output_name_option",
     "samples_option",
@@ -28,8 +28,20 @@ __all__ = [
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-arch_option = option("--arch", unset="inferred from the checkpoint", help="Architecture; `emca-deploy models` lists them.")
-backends_option = option("--backend", "backends", multiple=True, metavar="NAME", help="Backend to run on; may be repeated.")
+arch_option = option(
+    "--arch",
+    shell_complete=completions.architectures,
+    unset="inferred from the checkpoint",
+    help="Architecture; `emca-deploy models` lists them.",
+)
+backends_option = option(
+    "--backend",
+    "backends",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=completions.backends,
+    help="Backend to run on; may be repeated.",
+)
 data_option = option("--data", required=True, type=INPUT, help="Calibration images: a folder, a .zip or an .npz file.")
 duration_option = option(
     "--duration", "duration_s", type=DurationType(0.5), default=5.0, help="Seconds to measure each candidate."
@@ -52,32 +64,11 @@ threads_option = option(
     "--threads", type=click.IntRange(1), unset="one per physical core", help="Number of threads of each runtime."
 )
 
-_LABELS = (
-    option("--labels", type=INPUT, metavar="FILE", help="Labels by image name: lines of 'name label', or a CSV file."),
-    option("--class-map", type=INPUT, metavar="FILE", help="Output index of each class, as lines of text or JSON."),
-    option("--label-offset", type=click.IntRange(-(2**20), 2**20), default=0, help="Number added to every label."),
-    option(
-        "--class-order",
-        type=click.Choice(("number", "string", "index")),
-        unset="number or string, whichever is more accurate",
-        help="Order of class folders named by numbers. With index, the number is the output index.",
-    ),
-)
-
 
 def io_options(function: F) -> F:
     """Add --image-size and --output-name; the command gets `io`, what `ModelIo` is made of."""
     options = (image_size_option, output_name_option)
     return as_one(function, options, "io", lambda values: model_io(values.pop("image_size"), values.pop("output_name")))
-
-
-def label_options(function: F) -> F:
-    """Add the options for labels of validation images; the command gets `labelling`, a `Labelling`."""
-    return as_one(function, _LABELS, "labelling", _labelling)
-
-
-def _labelling(values: dict[str, Any]) -> Labelling:
-    return Labelling(*(values.pop(name) for name in ("labels", "class_map", "label_offset", "class_order")))
 
 
 def as_one(function: F, options: Sequence[Callable[[Any], Any]], name: str, collect: Callable[[dict[str, Any]], Any]) -> F:

@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 import click
 
+from emca_deploy.commands import _completions as completions
 from emca_deploy.commands._durations import DurationType
 from emca_deploy.commands._types import option
 
@@ -29,7 +30,12 @@ _PLACEMENT = (
         default=240.0,
         help="Approximate duration of --placement measured in seconds.",
     ),
-    option("--target", default="cpu", help="Machine of --placement measured: cpu, ssh://[user@]host[:port], or a named machine."),
+    option(
+        "--target",
+        default="cpu",
+        shell_complete=completions.targets,
+        help="Machine of --placement measured: cpu, ssh://[user@]host[:port], or a named machine.",
+    ),
     option(
         "--weight-bits",
         type=click.Choice(("auto", "7", "8")),

@@ -1,11 +1,16 @@
-"""Progress on stderr, if that is a terminal."""
+"""Progress on stderr, if that is a terminal and `--quiet` is not set."""
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING
 
 from emca_deploy._progress import Progress, Stage
-from emca_deploy.commands._console import console_for, echo
+from emca_deploy.commands._console import console_for, remark
+from emca_deploy.commands._quiet import is_quiet
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 __all__ = ["cells", "progress", "stages"]
 
@@ -26,7 +31,7 @@ def progress(description: str, unit: str = "") -> Iterator[Progress]:
     console = console_for(err=True)
     described = bars.TextColumn("{task.description}", markup=False)
     counts, times = (bars.BarColumn(), bars.MofNCompleteColumn(), Rate()), (bars.TimeElapsedColumn(), bars.TimeRemainingColumn())
-    with bars.Progress(described, *counts, *times, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with bars.Progress(described, *counts, *times, console=console, transient=True, disable=not _animates(console)) as bar:
         task = bar.add_task(description, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
@@ -41,7 +46,7 @@ def stages(*, tell: bool = True) -> Iterator[Callable[[str], AbstractContextMana
         with progress(name) as report:
             yield report
         if tell:
-            echo(f"  {name}: {time.monotonic() - started:.1f} s", err=True)
+            remark(f"  {name}: {time.monotonic() - started:.1f} s")
 
     yield stage
 
@@ -57,7 +62,7 @@ def cells() -> Iterator[tuple[Stage, Callable[[str, int, int], None]]]:
     console = console_for(err=True)
     described = bars.TextColumn("{task.description}", markup=False)
     columns = (described, bars.BarColumn(), bars.MofNCompleteColumn(), bars.TimeElapsedColumn())
-    with bars.Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with bars.Progress(*columns, console=console, transient=True, disable=not _animates(console)) as bar:
         whole, part = bar.add_task("cells", total=None), bar.add_task("", total=None, visible=False)
 
         @contextmanager
@@ -68,6 +73,12 @@ def cells() -> Iterator[tuple[Stage, Callable[[str, int, int], None]]]:
 
         def finished(line: str, done: int, total: int) -> None:
             bar.update(whole, completed=done, total=total)
-            console.print(f"  {done}/{total} {line}", markup=False, highlight=False, soft_wrap=True)
+            if not is_quiet():
+                console.print(f"  {done}/{total} {line}", markup=False, highlight=False, soft_wrap=True)
 
         yield stage, finished
+
+
+def _animates(console: "Console") -> bool:
+    """Return whether a console is a terminal that can move its cursor, without `--quiet`. FORCE_COLOR makes no terminal."""
+    return console.is_terminal and console.file.isatty() and not console.is_dumb_terminal and not is_quiet()

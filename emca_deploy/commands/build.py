@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from emca_deploy.api.names import BUILT
-from emca_deploy.commands._console import echo, json_option, show, tell
+from emca_deploy.commands import _completions as completions
+from emca_deploy.commands._console import echo, json_option, remark, show, tell
 from emca_deploy.commands._measuring_options import power_mode_option
 from emca_deploy.commands._options import io_options, threads_option
 from emca_deploy.commands._progress_bars import progress
@@ -21,7 +22,7 @@ __all__ = ["command"]
 
 @click.command("build")
 @click.argument("model", type=INPUT)
-@option("--backend", required=True, metavar="NAME", help=f"Backend of the engine: {BUILT}.")
+@option("--backend", required=True, metavar="NAME", shell_complete=completions.backends, help=f"Backend of the engine: {BUILT}.")
 @option("-o", "--output", required=True, type=OUTPUT, help="Engine file to write; its manifest is written next to it.")
 @threads_option
 @option("--batch", type=click.IntRange(min=1), help="Fix a dynamic batch to this number of images.")
@@ -40,7 +41,13 @@ __all__ = ["command"]
 @option("--dla-core", type=click.IntRange(min=0), help="tensorrt: index of the DLA core to use, with the GPU as fallback.")
 @option("--calibration-cache", metavar="FILE", type=INPUT, help="tensorrt before 11: scales that make an fp32 MODEL INT8.")
 @option("--trtexec", metavar="auto|PATH", help="tensorrt: build with trtexec instead of TensorRT's Python package.")
-@option("--target", metavar="NAME", unset="this machine", help="Where to build: jetson, ssh://[user@]host, or a named machine.")
+@option(
+    "--target",
+    metavar="NAME",
+    shell_complete=completions.targets,
+    unset="this machine",
+    help="Where to build: jetson, ssh://[user@]host, or a named machine.",
+)
 @power_mode_option
 @io_options
 @json_option
@@ -76,12 +83,12 @@ def _print(report: "BuildReport") -> None:
     precision = "int8, float part fp16" if mixed else manifest.precision
     echo(f"{report.engine}: {manifest.backend} engine, {precision}, {report.size_mib:.1f} MiB")
     if built is not None:
-        echo(f"{built['int8_convolutions']} of {built['convolutions']} convolutions in INT8, {built['layers']} layers", err=True)
+        remark(f"{built['int8_convolutions']} of {built['convolutions']} convolutions in INT8, {built['layers']} layers")
         tell(warnings=(" ".join(warning.split()) for warning in built["warnings"]))
     if dla := manifest.details.get("dla"):
         share = dla["macs_on_dla_percent"]
         work = "" if share is None else f", {share:.1f}% of the multiply-adds"
-        echo(f"DLA: {len(dla['dla_parts'])} parts, {dla['nodes'].get('dla', 0)} nodes{work}", err=True)
+        remark(f"DLA: {len(dla['dla_parts'])} parts, {dla['nodes'].get('dla', 0)} nodes{work}")
         for node in dla["gpu_nodes"]:
-            echo(f"on the GPU: {node}{': ' + reason if (reason := dla['refused'].get(node)) else ''}", err=True)
-    echo(f"for {machine['model']} ({', '.join(machine['instruction_sets']) or machine['architecture']})", err=True)
+            remark(f"on the GPU: {node}{': ' + reason if (reason := dla['refused'].get(node)) else ''}")
+    remark(f"for {machine['model']} ({', '.join(machine['instruction_sets']) or machine['architecture']})")

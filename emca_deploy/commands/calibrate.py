@@ -5,10 +5,12 @@ from typing import Any
 import click
 
 from emca_deploy.api.names import METHODS, PLACED
+from emca_deploy.commands import _completions as completions
 from emca_deploy.commands import _options as shared
 from emca_deploy.commands import _recovery_options as recovery
 from emca_deploy.commands._calibration import print_calibration
 from emca_deploy.commands._console import json_option, show, table_console, tell
+from emca_deploy.commands._label_options import label_options
 from emca_deploy.commands._placement_options import placement_options
 from emca_deploy.commands._preprocessing_options import preprocessing_options
 from emca_deploy.commands._progress_bars import stages
@@ -21,8 +23,13 @@ __all__ = ["command"]
 @click.argument("model", type=INPUT)
 @shared.data_option
 @option("-o", "--output", required=True, type=OUTPUT, help="INT8 .onnx file to write; its manifest is written next to it.")
-@option("--backend", required=True, help=f"Backend to quantize for: {PLACED}.")
-@option("--method", default="auto", help=f"Calibration method: {METHODS}, or auto (the best of minmax, mse:10 and mse).")
+@option("--backend", required=True, shell_complete=completions.backends, help=f"Backend to quantize for: {PLACED}.")
+@option(
+    "--method",
+    default="auto",
+    shell_complete=completions.methods,
+    help=f"Calibration method: {METHODS}, or auto (the best of minmax, mse:10 and mse).",
+)
 @recovery.recover_option
 @recovery.checkpoint_option
 @recovery.finetune_budget_option
@@ -43,7 +50,7 @@ __all__ = ["command"]
 @option("--tensorrt-version", metavar="VERSION", help="TensorRT version that will read the cache.")
 @shared.threads_option
 @preprocessing_options
-@shared.label_options
+@label_options
 @shared.output_name_option
 @json_option
 def command(as_json: bool, weight_bits: str, **options: Any) -> None:

@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from emca_deploy.commands import _completions as completions
 from emca_deploy.commands import _options as shared
 from emca_deploy.commands import _recovery_options as recovery
 from emca_deploy.commands._checkpoint_options import checkpoint_options, print_source
 from emca_deploy.commands._console import echo, json_option, print_json, table_console, tell
+from emca_deploy.commands._label_options import label_options
 from emca_deploy.commands._preprocessing_options import preprocessing_options
 from emca_deploy.commands._progress_bars import stages
 from emca_deploy.commands._types import INPUT, OUTPUT, option
@@ -33,12 +35,21 @@ __all__ = ["command", "show_deployment"]
 @option(
     "--targets",
     default="cpu",
+    shell_complete=completions.targets,
     metavar="TARGET,...",
     help="Where to measure: cpu, gpu, gpu:1, jetson, ssh://[user@]host or a named machine. The first has the baseline.",
 )
-@option("--backend", "backends", multiple=True, metavar="NAME", unset="all", help="Backend to build for; may be repeated.")
+@option(
+    "--backend",
+    "backends",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=completions.backends,
+    unset="all",
+    help="Backend to build for; may be repeated.",
+)
 @preprocessing_options
-@shared.label_options
+@label_options
 @shared.samples_option
 @recovery.recover_option
 @recovery.finetune_budget_option

@@ -2,7 +2,8 @@
 
 import click
 
-from emca_deploy.commands._console import echo, json_option, print_json, show
+from emca_deploy.commands import _completions as completions
+from emca_deploy.commands._console import echo, json_option, print_json, remark, show
 from emca_deploy.commands._group import Group
 from emca_deploy.commands._machines import print_check, print_devices
 from emca_deploy.commands._progress_bars import progress
@@ -56,11 +57,11 @@ def add(name: str, target: str, power_mode: str | None, notes: str) -> None:
     from emca_deploy.api.devices import add_device
 
     path = add_device(name, target, power_mode, notes)
-    echo(f"{name} is {target} ({path}); examine it: emca-deploy devices check {name}", err=True)
+    remark(f"{name} is {target} ({path}); examine it: emca-deploy devices check {name}")
 
 
 @command.command("remove")
-@click.argument("name")
+@click.argument("name", shell_complete=completions.machines)
 def remove(name: str) -> None:
     """Remove NAME from the list; the machine itself is not changed.
 
@@ -70,11 +71,11 @@ def remove(name: str) -> None:
     """
     from emca_deploy.api.devices import remove_device
 
-    echo(f"removed {name} from {remove_device(name)}", err=True)
+    remark(f"removed {name} from {remove_device(name)}")
 
 
 @command.command("check")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=completions.machines)
 @json_option
 def check(name: str | None, as_json: bool) -> int:
     """Examine the machine NAME, or every one.

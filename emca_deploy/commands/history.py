@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from emca_deploy.commands._console import echo, json_option, show, table_console
+from emca_deploy.commands import _completions as completions
+from emca_deploy.commands._console import json_option, remark, show, table_console
 from emca_deploy.commands._group import Group
 from emca_deploy.commands._store_option import store_option
 from emca_deploy.commands._types import INPUT, option
@@ -39,11 +40,11 @@ def add(results: tuple[Path, ...], store: Path | None) -> None:
     from emca_deploy.api.history import add_history
 
     done = add_history(results, store)
-    echo(f"{len(done.added)} added, {len(done.known)} known already: {done.store}", err=True)
+    remark(f"{len(done.added)} added, {len(done.known)} known already: {done.store}")
 
 
 @command.command("show")
-@click.argument("figure")
+@click.argument("figure", shell_complete=completions.figures)
 @option("--artifact", metavar="NAME", unset="all", help="Artifact; of a deployment, its title and the candidate's name.")
 @store_option
 @json_option

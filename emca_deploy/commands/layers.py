@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from emca_deploy.commands import _completions as completions
 from emca_deploy.commands._console import json_option, show, table_console, tell
 from emca_deploy.commands._measuring_options import document_option, untuned_option
 from emca_deploy.commands._options import backends_option, io_options, threads_option
@@ -15,7 +16,7 @@ __all__ = ["command"]
 
 
 @click.command("layers")
-@click.argument("artifacts", metavar="ARTIFACT...", nargs=-1, required=True)
+@click.argument("artifacts", metavar="ARTIFACT...", nargs=-1, required=True, shell_complete=completions.files)
 @backends_option
 @option("--calls", type=click.IntRange(1), unset="100, or fewer within 30 s", help="Number of profiled calls per artifact.")
 @option("--batch", type=click.IntRange(1), default=1, help="Number of images per call.")

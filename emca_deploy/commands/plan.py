@@ -6,6 +6,7 @@ import click
 
 from emca_deploy._text import shell_line
 from emca_deploy.api.names import PLANNED
+from emca_deploy.commands import _completions as completions
 from emca_deploy.commands._console import echo, json_option, show, tell
 from emca_deploy.commands._types import INPUT, option
 
@@ -19,7 +20,11 @@ __all__ = ["command"]
 @click.argument("model", type=INPUT)
 @option("--backend", required=True, type=click.Choice(PLANNED), help="Backend of the engine.")
 @option(
-    "--device", required=True, metavar="NAME", help="Board (orin-nx, agx-orin, thor, ...) or compute capability (8.6, sm_87)."
+    "--device",
+    required=True,
+    metavar="NAME",
+    shell_complete=completions.boards,
+    help="Board (orin-nx, agx-orin, thor, ...) or compute capability (8.6, sm_87).",
 )
 @option("--jetpack", metavar="VERSION", help="JetPack release of the board, which implies its TensorRT version.")
 @option("--tensorrt-version", metavar="VERSION", unset="the JetPack's", help="TensorRT version that builds the engine.")

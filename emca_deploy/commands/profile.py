@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from emca_deploy.commands import _completions as completions
 from emca_deploy.commands import _measuring_options as measuring
 from emca_deploy.commands._console import json_option, show, table_console, tell
 from emca_deploy.commands._durations import DurationType
@@ -18,7 +19,7 @@ __all__ = ["command"]
 
 
 @click.command("profile")
-@click.argument("artifacts", metavar="ARTIFACT...", nargs=-1, required=True)
+@click.argument("artifacts", metavar="ARTIFACT...", nargs=-1, required=True, shell_complete=completions.files)
 @backends_option
 @measuring.target_option
 @measuring.scenario_option

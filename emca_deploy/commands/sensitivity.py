@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from emca_deploy.api.names import PLACED
+from emca_deploy.commands import _completions as completions
 from emca_deploy.commands._console import echo, json_option, show, table_console, tell
 from emca_deploy.commands._options import data_option, output_name_option, table_option, threads_option
 from emca_deploy.commands._preprocessing_options import preprocessing_options
@@ -18,7 +19,7 @@ __all__ = ["command"]
 @click.command("sensitivity")
 @click.argument("model", type=INPUT)
 @data_option
-@option("--backend", required=True, help=f"Backend to simulate: {PLACED}.")
+@option("--backend", required=True, shell_complete=completions.backends, help=f"Backend to simulate: {PLACED}.")
 @option("--samples", type=click.IntRange(1), default=64, help="Number of images to compare logits on.")
 @table_option
 @threads_option

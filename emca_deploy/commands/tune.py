@@ -6,7 +6,8 @@ from typing import Any
 import click
 
 from emca_deploy.api.names import TUNED
-from emca_deploy.commands._console import echo, json_option, show, table_console, tell
+from emca_deploy.commands import _completions as completions
+from emca_deploy.commands._console import echo, json_option, remark, show, table_console, tell
 from emca_deploy.commands._durations import DurationType
 from emca_deploy.commands._measuring_options import document_option, scenario_option, seed_option
 from emca_deploy.commands._options import io_options
@@ -18,8 +19,14 @@ __all__ = ["command"]
 
 
 @click.command("tune")
-@click.argument("artifact")
-@option("--backend", metavar="NAME", unset="the artifact's own", help=f"Backend to tune: {TUNED}.")
+@click.argument("artifact", shell_complete=completions.files)
+@option(
+    "--backend",
+    metavar="NAME",
+    shell_complete=completions.backends,
+    unset="the artifact's own",
+    help=f"Backend to tune: {TUNED}.",
+)
 @scenario_option
 @option("--budget", "budget_s", type=DurationType(1), default=120.0, help="Approximate duration of the search in seconds.")
 @option("--threads-max", type=click.IntRange(1), unset="all logical cores", help="Largest number of threads to try.")
@@ -54,7 +61,7 @@ def command(output: Path | None, no_save: bool, as_json: bool, **options: Any) -
 
     with progress("tuning") as advance:
         report, unwritten = measured(
-            lambda: tune(TuneRequest(**options), save=False, tell=lambda line: echo(f"  {line}", err=True), progress=advance),
+            lambda: tune(TuneRequest(**options), save=False, tell=lambda line: remark(f"  {line}"), progress=advance),
             [(output, write_document)],
             finish=None if no_save else keep_tuned,
         )

@@ -5,25 +5,45 @@ from typing import Any
 import click
 
 from emca_deploy.api.names import DEFAULT
+from emca_deploy.commands import _completions as completions
 from emca_deploy.commands._console import echo, json_option, show, table_console, tell
+from emca_deploy.commands._kept_options import kept_options
+from emca_deploy.commands._label_options import label_options
 from emca_deploy.commands._measuring_options import power_mode_option, precision_option, target_option, untuned_option
-from emca_deploy.commands._options import label_options, limit_option, output_name_option, threads_option
+from emca_deploy.commands._options import limit_option, output_name_option, threads_option
 from emca_deploy.commands._outcome import INTERRUPTED
 from emca_deploy.commands._preprocessing_options import preprocessing_options
 from emca_deploy.commands._progress_bars import progress
-from emca_deploy.commands._types import INPUT, OUTPUT, option
+from emca_deploy.commands._types import INPUT, option
 
 __all__ = ["command"]
 
 
 @click.command("validate")
-@click.argument("artifact")
+@click.argument("artifact", shell_complete=completions.files)
 @option("--data", required=True, type=INPUT, help="Labelled images: a folder, a .zip or an .npz file.")
 @option("--annotations", type=INPUT, metavar="FILE.json", help="Objects of the images in COCO's format, for a detector.")
-@option("--backend", metavar="NAME", unset="the artifact's own", help="Backend to run ARTIFACT on.")
+@option(
+    "--backend",
+    metavar="NAME",
+    shell_complete=completions.backends,
+    unset="the artifact's own",
+    help="Backend to run ARTIFACT on.",
+)
 @target_option
-@option("--reference", metavar="MODEL", help="Model to compare with, such as the fp32 .onnx file; it runs on the target's CPU.")
-@option("--reference-backend", metavar="NAME", unset=f"{DEFAULT} for .onnx", help="Backend to run MODEL on.")
+@option(
+    "--reference",
+    metavar="MODEL",
+    shell_complete=completions.files,
+    help="Model to compare with, such as the fp32 .onnx file; it runs on the target's CPU.",
+)
+@option(
+    "--reference-backend",
+    metavar="NAME",
+    shell_complete=completions.backends,
+    unset=f"{DEFAULT} for .onnx",
+    help="Backend to run MODEL on.",
+)
 @option(
     "--max-drop",
     type=click.FloatRange(0),
@@ -34,19 +54,7 @@ __all__ = ["command"]
 @option("--batch", type=click.IntRange(1), default=16, help="Number of images per call.")
 @threads_option
 @precision_option
-@option(
-    "--logits",
-    type=OUTPUT,
-    metavar="FILE.npz",
-    help="Keep ARTIFACT's answers in this file; an interrupted run continues from it.",
-)
-@option("--reference-logits", type=OUTPUT, metavar="FILE.npz", help="Keep MODEL's answers in this file.")
-@option(
-    "--flips",
-    type=OUTPUT,
-    metavar="FILE.csv|.json",
-    help="Write all images whose predicted class differs, or all lost and gained detections, to this file.",
-)
+@kept_options
 @power_mode_option
 @untuned_option
 @output_name_option

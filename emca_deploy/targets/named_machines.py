@@ -1,7 +1,6 @@
 """Named machines: targets in a TOML file, which the user may edit."""
 
 import json
-import os
 import re
 import sys
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from emca_deploy.remote.address import SCHEME
 from emca_deploy.requests import BuildRequest, LogitsRequest, ProfileRequest
 from emca_deploy.targets.base import Target
 from emca_deploy.targets.capabilities import Capabilities, Lack
+from emca_deploy.targets.devices_file import DEVICES_VARIABLE, devices_file, read_devices
 from emca_deploy.targets.registry import KINDS, parse
 
 if sys.version_info >= (3, 11):
@@ -23,10 +23,8 @@ else:
     import tomli as tomllib
 
 __all__ = [
-    "DEVICES_VARIABLE",
     "Machine",
     "add_machine",
-    "devices_file",
     "find_machine",
     "open_target",
     "read_machines",
@@ -36,7 +34,6 @@ __all__ = [
 
 Directed = TypeVar("Directed", ProfileRequest, LogitsRequest, BuildRequest)
 
-DEVICES_VARIABLE = "EMCA_DEPLOY_DEVICES"
 _FORMS = "cpu, gpu, gpu:1, jetson or ssh://[user@]host[:port]"
 _NAME = re.compile(r"[A-Za-z0-9_-]+")  # TOML's bare keys, which a shell does not need to quote either
 _KEYS = ("target", "host", "kind", "power_mode", "notes")
@@ -95,22 +92,6 @@ class Machine:
         return "\n".join([f"[{self.name}]", *lines]) + "\n"
 
 
-def devices_file() -> Path:
-    """Return the file of named machines, which may not exist.
-
-    Raises:
-        InputError: there is no home folder.
-    """
-    if named := os.environ.get(DEVICES_VARIABLE):
-        return Path(named)
-    base = Path(os.environ.get("XDG_CONFIG_HOME") or "")
-    try:
-        folder = base if base.is_absolute() else Path.home() / ".config"  # the XDG standard ignores a relative one
-    except RuntimeError as exc:
-        raise InputError("the file of devices is unknown: there is no home folder", f"set {DEVICES_VARIABLE} to a file") from exc
-    return folder / "emca-deploy" / "devices.toml"
-
-
 def read_machines() -> dict[str, Machine]:
     """Return all named machines by name, in the file's order; none without a file.
 
@@ -123,7 +104,7 @@ def read_machines() -> dict[str, Machine]:
 def _load() -> tuple[Path, str, dict[str, Machine]]:
     """Return the path of the file, its text, and the machines in it."""
     path = devices_file()
-    text = _read(path)
+    text = read_devices(path)
     return path, text, _parse(path, text)
 
 
@@ -243,21 +224,6 @@ def _check(machine: Machine) -> None:
             raise InputError(f"device '{name}': its {key} is not UTF-8 text", "type it in a terminal that is set to UTF-8")
     if machine.power_mode == "":
         raise InputError(f"device '{name}': its power mode is empty", "name one, or leave it out")
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except (FileNotFoundError, NotADirectoryError):
-        return ""
-    except UnicodeDecodeError as exc:
-        line = exc.object.count(b"\n", 0, exc.start) + 1
-        raise InputError(f"{path}, line {line}: not UTF-8 text", "save it as UTF-8") from exc
-    except (OSError, ValueError) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) else exc
-        raise InputError(
-            f"{path}: cannot be read: {reason}", f"check its permissions, or name another with {DEVICES_VARIABLE}"
-        ) from exc
 
 
 def _parse(path: Path, text: str) -> dict[str, Machine]:

@@ -1,9 +1,13 @@
 """All kinds of targets, and the target that a text names."""
 
+from typing import TYPE_CHECKING
+
 from emca_deploy.backends.backend import load_part
 from emca_deploy.errors import UnknownNameError
 from emca_deploy.machines.jetson.facts import detect
-from emca_deploy.targets.base import Target
+
+if TYPE_CHECKING:
+    from emca_deploy.targets.base import Target
 
 __all__ = ["KINDS", "parse"]
 
@@ -16,7 +20,7 @@ KINDS: dict[str, str] = {
 """Classes by the part of the name before the colon; they are imported when used."""
 
 
-def parse(text: str | None) -> Target:
+def parse(text: str | None) -> "Target":
     """Return the target of a text such as "cpu", "gpu:1" or "ssh://user@host"; nothing is opened.
 
     Args:

@@ -28,9 +28,10 @@ from emca_deploy.targets.by_trtexec import _raw, _send_engine
 from emca_deploy.targets.candidates import CandidateOptions, run_notes
 from emca_deploy.targets.capabilities import Capabilities, Lack, _remote_lacks
 from emca_deploy.targets.cpu import CpuTarget
+from emca_deploy.targets.devices_file import devices_file
 from emca_deploy.targets.gpu import GpuTarget, gpu_steps
 from emca_deploy.targets.named_artifacts import grouped, split_artifacts
-from emca_deploy.targets.named_machines import Machine, devices_file
+from emca_deploy.targets.named_machines import Machine
 from emca_deploy.targets.registry import parse
 from emca_deploy.targets.settings import with_values
 from emca_deploy.targets.shipment import Shipment
