@@ -19,6 +19,7 @@ _PACKAGES = (
     Package("pynvml", "nvidia-ml-py", "12", "gpu"),
     Package("jinja2", "Jinja2", "3.1", "report"),
     Package("junitparser", "junitparser", "3.1", "report"),
+    Package("mlflow", "mlflow-skinny", "3", "mlflow", ("mlflow",)),
     Package("pycocotools", "pycocotools", "2.0.7", "detect"),
 )
 """Optional libraries that belong to no backend."""

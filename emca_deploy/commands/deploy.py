@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from emca_deploy.commands import _completions as completions
+from emca_deploy.commands import _mlflow_option as tracking
 from emca_deploy.commands import _options as shared
 from emca_deploy.commands import _recovery_options as recovery
 from emca_deploy.commands._checkpoint_options import checkpoint_options, print_source
@@ -56,8 +57,9 @@ __all__ = ["command", "show_deployment"]
 @shared.limit_option
 @shared.threads_option
 @shared.duration_option
+@tracking.mlflow_option
 @json_option
-def command(targets: str, as_json: bool, **options: Any) -> None:
+def command(targets: str, mlflow: str | None, as_json: bool, **options: Any) -> None:
     """Take a checkpoint to measured INT8 engines: export, calibrate, build, measure, validate, report.
 
     On the CPU, deploy compares fp32 and INT8 of ONNX Runtime and OpenVINO. On an NVIDIA GPU, it compares PyTorch, engines of
@@ -75,11 +77,13 @@ def command(targets: str, as_json: bool, **options: Any) -> None:
 
     if options["checkpoint"] is None:
         raise InputError("no CHECKPOINT was given", "name one, or try `emca-deploy demo`")
+    tracking.check(mlflow, options["output"])
     request = DeployRequest(targets=tuple(part.strip() for part in targets.split(",")), **options)
     with stages() as stage:
         report = deploy(request, stage)
     show_deployment(report, request.output, as_json=as_json)
     tell(notes=deploy_notes(request))
+    tracking.log(mlflow, [request.output])
 
 
 def show_deployment(report: "DeployReport", output: Path, *, as_json: bool) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from emca_deploy.commands import _completions as completions
+from emca_deploy.commands import _mlflow_option as tracking
 from emca_deploy.commands._console import json_option, remark, show, table_console
 from emca_deploy.commands._group import Group
 from emca_deploy.commands._store_option import store_option
@@ -30,13 +31,18 @@ def command() -> None:
 @command.command("add")
 @click.argument("results", metavar="RESULT.json...", type=INPUT, nargs=-1, required=True)
 @store_option
-def add(results: tuple[Path, ...], store: Path | None) -> None:
-    """Add results of `profile -o`, `validate --json` or `deploy`, of any version. A known result adds nothing.
+@option("--mlflow", metavar="URI", help="Log them on this MLflow server instead; folders of deployments and sweeps too.")
+def add(results: tuple[Path, ...], store: Path | None, mlflow: str | None) -> None:
+    """Add results of `profile -o`, `validate -o` or `deploy`, of any version. A known result adds nothing.
 
     \b
-    Example:
+    Examples:
       emca-deploy history add out/result.json
+      emca-deploy history add sweep --mlflow http://localhost:5000
     """
+    if mlflow is not None:
+        tracking.log(mlflow, results)
+        return
     from emca_deploy.api.history import add_history
 
     done = add_history(results, store)

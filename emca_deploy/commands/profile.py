@@ -7,6 +7,7 @@ import click
 
 from emca_deploy.commands import _completions as completions
 from emca_deploy.commands import _measuring_options as measuring
+from emca_deploy.commands import _mlflow_option as tracking
 from emca_deploy.commands._console import json_option, show, table_console, tell
 from emca_deploy.commands._durations import DurationType
 from emca_deploy.commands._options import backends_option, io_options, threads_option
@@ -47,8 +48,9 @@ __all__ = ["command"]
 @measuring.power_mode_option
 @measuring.untuned_option
 @io_options
+@tracking.mlflow_option
 @json_option
-def command(output: Path | None, raw: Path | None, no_samples: bool, as_json: bool, **options: Any) -> int:
+def command(output: Path | None, raw: Path | None, no_samples: bool, mlflow: str | None, as_json: bool, **options: Any) -> int:
     """Measure latency and throughput of each ARTIFACT, and compare each with the first.
 
     An ARTIFACT is an engine or an .onnx file. BACKEND=FILE runs it on that backend; FIRST+SECOND measures two files as one
@@ -72,6 +74,7 @@ def command(output: Path | None, raw: Path | None, no_samples: bool, as_json: bo
 
     if no_samples and raw is None:
         raise InputError("--no-samples without --raw would lose the samples", "add --raw samples.npz")
+    tracking.check(mlflow, output)
     request = ProfileRequest(**options)
     tell(notes=profile_notes(request))
     with progress("measuring") as advance:
@@ -82,4 +85,5 @@ def command(output: Path | None, raw: Path | None, no_samples: bool, as_json: bo
         )
     tell_outcome(report)
     show(report, as_json, lambda: print_profile(report, table_console()), unwritten)
+    tracking.log(mlflow, [output] if output is not None else [])
     return exit_code(report)

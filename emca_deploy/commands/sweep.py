@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from emca_deploy.commands import _mlflow_option as tracking
 from emca_deploy.commands._console import json_option, show, table_console, tell
 from emca_deploy.commands._durations import DurationType
 from emca_deploy.commands._progress_bars import cells
@@ -24,9 +25,17 @@ __all__ = ["command"]
 )
 @option("--retry-failed", is_flag=True, help="Run failed cells again.")
 @option("--budget", "budget_s", type=DurationType(0), unset="none", help="Duration after which no further cell is started.")
+@tracking.mlflow_option
 @json_option
 def command(
-    plan: Path, output: Path, dry_run: bool, only: tuple[str, ...], retry_failed: bool, budget_s: float | None, as_json: bool
+    plan: Path,
+    output: Path,
+    dry_run: bool,
+    only: tuple[str, ...],
+    retry_failed: bool,
+    budget_s: float | None,
+    mlflow: str | None,
+    as_json: bool,
 ) -> int:
     """Measure every combination of models, image sizes, precisions, backends, targets and scenarios in PLAN.toml.
 
@@ -42,9 +51,11 @@ def command(
     from emca_deploy.api.sweep import SweepRequest, sweep
     from emca_deploy.reporting.sweep import finished_line, print_sweep
 
+    tracking.check(mlflow, output)
     request = SweepRequest(plan, output, dry_run, only, retry_failed, budget_s)
     with cells() as (stage, finished):
         report = sweep(request, stage, lambda row, done, total: finished(finished_line(row), done, total))
     tell(notes=report.notes)
     show(report, as_json, lambda: print_sweep(report, table_console()))
+    tracking.log(None if dry_run else mlflow, [output])
     return 0 if dry_run else next((row.exit_code for row in report.cells if row.status == "failed"), 0)

@@ -1,15 +1,22 @@
 """`emca-deploy validate`."""
 
+from pathlib import Path
 from typing import Any
 
 import click
 
-from emca_deploy.api.names import DEFAULT
 from emca_deploy.commands import _completions as completions
+from emca_deploy.commands import _mlflow_option as tracking
+from emca_deploy.commands._compared_options import compared_options
 from emca_deploy.commands._console import echo, json_option, show, table_console, tell
-from emca_deploy.commands._kept_options import kept_options
 from emca_deploy.commands._label_options import label_options
-from emca_deploy.commands._measuring_options import power_mode_option, precision_option, target_option, untuned_option
+from emca_deploy.commands._measuring_options import (
+    document_option,
+    power_mode_option,
+    precision_option,
+    target_option,
+    untuned_option,
+)
 from emca_deploy.commands._options import limit_option, output_name_option, threads_option
 from emca_deploy.commands._outcome import INTERRUPTED
 from emca_deploy.commands._preprocessing_options import preprocessing_options
@@ -31,19 +38,7 @@ __all__ = ["command"]
     help="Backend to run ARTIFACT on.",
 )
 @target_option
-@option(
-    "--reference",
-    metavar="MODEL",
-    shell_complete=completions.files,
-    help="Model to compare with, such as the fp32 .onnx file; it runs on the target's CPU.",
-)
-@option(
-    "--reference-backend",
-    metavar="NAME",
-    shell_complete=completions.backends,
-    unset=f"{DEFAULT} for .onnx",
-    help="Backend to run MODEL on.",
-)
+@compared_options
 @option(
     "--max-drop",
     type=click.FloatRange(0),
@@ -54,14 +49,15 @@ __all__ = ["command"]
 @option("--batch", type=click.IntRange(1), default=16, help="Number of images per call.")
 @threads_option
 @precision_option
-@kept_options
 @power_mode_option
 @untuned_option
 @output_name_option
 @preprocessing_options
 @label_options
+@document_option
+@tracking.mlflow_option
 @json_option
-def command(as_json: bool, **options: Any) -> int:
+def command(output: Path | None, mlflow: str | None, as_json: bool, **options: Any) -> int:
     """Measure the accuracy of ARTIFACT, and its drop against a reference on the same images.
 
     The drop has Tango's 95 % score interval for paired proportions, that of a detector's AP a bootstrap interval over images.
@@ -74,12 +70,17 @@ def command(as_json: bool, **options: Any) -> int:
           --max-drop 0.5
     """
     from emca_deploy.api.validate import ValidateRequest, kept_logits, validate
+    from emca_deploy.reporting.files import measured, write_document
     from emca_deploy.reporting.gate import closed_gate
     from emca_deploy.reporting.measured import print_measured
 
+    tracking.check(mlflow, output)
     request = ValidateRequest(**options)
     try:
-        report = validate(request, lambda name: progress(name, "images"))
+        report, unwritten = measured(
+            lambda: validate(request, lambda name: progress(name, "images")),
+            [(output, lambda found, path: write_document(found.accuracy, path))],
+        )
     except KeyboardInterrupt:
         if not (kept := kept_logits(request)):
             raise
@@ -87,7 +88,8 @@ def command(as_json: bool, **options: Any) -> int:
         echo(f"interrupted: the answers so far are in {files}; the same command continues from them", err=True)
         return INTERRUPTED
     tell(notes=report.notes, warnings=report.warnings)
-    show(report.accuracy, as_json, lambda: print_measured(report.accuracy, table_console()), report.unwritten)
+    show(report.accuracy, as_json, lambda: print_measured(report.accuracy, table_console()), report.unwritten or unwritten)
+    tracking.log(mlflow, [output] if output is not None else [])
     if request.max_drop is not None and report.verdict is not None and not report.verdict.reached:
         raise closed_gate(request.max_drop, report.verdict, report.accuracy)
     return 0

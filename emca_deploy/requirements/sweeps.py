@@ -17,7 +17,7 @@ from emca_deploy.results.requirements import CONFIDENCE, FIGURES, Decision, Requ
 from emca_deploy.results.sweep import CellResult, SweepCell, SweepReport, SweepRow, dominates, ms_per_image, row_of
 from emca_deploy.results.sweep_choice import CellChange, CellVerdict, GroupChoice, Interval, Outcome, SweepDocument, Unknown
 
-__all__ = ["changes_of", "choose"]
+__all__ = ["candidate_of", "changes_of", "choose"]
 
 _ACCURACIES = ("drop", "mask-drop", "top1", "agreement")
 _OWN = ("drop", "mask-drop", "slowdown")
@@ -32,7 +32,7 @@ def choose(report: SweepReport, cells: Mapping[str, CellResult], requirements: S
         cells: results of the finished cells by key.
         requirements: requirements; none for no choice.
     """
-    candidates = {key: _candidate(result) for key, result in cells.items() if result.latency is not None}
+    candidates = {key: candidate_of(result) for key, result in cells.items() if result.latency is not None}
     kinds = list(dict.fromkeys((row.cell.target, row.cell.scenario) for row in report.cells))
     groups = []
     for target, scenario in kinds:
@@ -51,13 +51,14 @@ def changes_of(cells: Mapping[str, CellResult], before: Mapping[str, CellResult]
             continue
         row, old = row_of(result), row_of(other)
         same = result.environment.get("fingerprint") == other.environment.get("fingerprint") is not None
-        ratio = _ratio_of(_time_of(_candidate(result), row), _time_of(_candidate(other), old)) if same else None
+        ratio = _ratio_of(_time_of(candidate_of(result), row), _time_of(candidate_of(other), old)) if same else None
         known = row.accuracy is not None and old.accuracy is not None and row.metric == old.metric
         found.append(CellChange(row.key, old.key, ratio, (row.accuracy or 0.0) - (old.accuracy or 0.0) if known else None))
     return tuple(found)
 
 
-def _candidate(result: CellResult) -> MeasuredCandidate:
+def candidate_of(result: CellResult) -> MeasuredCandidate:
+    """Return a finished cell as a candidate."""
     assert result.latency is not None
     run = ProfileReport((result.latency,), (), result.environment, protocol=result.latency.protocol)
     artifact = result.artifact or result.latency.artifact

@@ -1,0 +1,1 @@
+"""Logging of results on an MLflow server."""

@@ -1,0 +1,48 @@
+"""Options of `validate` for the reference, and for the answers that are compared."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from emca_deploy.api.names import DEFAULT
+from emca_deploy.commands import _completions as completions
+from emca_deploy.commands._types import OUTPUT, option
+
+__all__ = ["compared_options"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_COMPARED = (
+    option(
+        "--reference",
+        metavar="MODEL",
+        shell_complete=completions.files,
+        help="Model to compare with, such as the fp32 .onnx file; it runs on the target's CPU.",
+    ),
+    option(
+        "--reference-backend",
+        metavar="NAME",
+        shell_complete=completions.backends,
+        unset=f"{DEFAULT} for .onnx",
+        help="Backend to run MODEL on.",
+    ),
+    option(
+        "--logits",
+        type=OUTPUT,
+        metavar="FILE.npz",
+        help="Keep ARTIFACT's answers in this file; an interrupted run continues from it.",
+    ),
+    option("--reference-logits", type=OUTPUT, metavar="FILE.npz", help="Keep MODEL's answers in this file."),
+    option(
+        "--flips",
+        type=OUTPUT,
+        metavar="FILE.csv|.json",
+        help="Write all images whose predicted class differs, or all lost and gained detections, to this file.",
+    ),
+)
+
+
+def compared_options(function: F) -> F:
+    """Add --reference, its backend, and the files of answers and differences."""
+    for add in reversed(_COMPARED):
+        function = add(function)
+    return function
