@@ -13,6 +13,7 @@ from emca_deploy._optional import import_optional
 from emca_deploy._progress import Stage, silent
 from emca_deploy.api.names import FINETUNE_BUDGET_S
 from emca_deploy.api.parts import find_parts, measure_parts
+from emca_deploy.api.report import deployment_page
 from emca_deploy.api.teacher import load_teacher
 from emca_deploy.artifacts import this_command, write_json, write_text
 from emca_deploy.atomic import make_folder
@@ -34,7 +35,6 @@ from emca_deploy.harness.accuracy.evaluation import Evaluation, Report, Wishes
 from emca_deploy.harness.accuracy.evaluations import EVALUATIONS
 from emca_deploy.harness.accuracy.pictures import pictures_of
 from emca_deploy.preprocessing import Labelling, Preprocessing, PreprocessingOptions
-from emca_deploy.reporting.html import render_html
 from emca_deploy.requests import LogitsRequest, TaskName
 from emca_deploy.results.codec import to_json
 from emca_deploy.results.deploy import DeployCandidate, DeployReport
@@ -180,9 +180,10 @@ class _Walk:
             checkpoint=to_json(exported.source) if exported.source else None,
             warnings=tuple(dict.fromkeys((*(w for made in calibrations for w in made.warnings), *self.images.warnings))),
             pictures=pictures_of(self.images.source, accuracies),
+            classes=tuple(self.images.classes),
         )
         write_json(request.output / "result.json", to_json(report))
-        write_text(request.output / "report.html", render_html(report))
+        write_text(request.output / "report.html", deployment_page(report, request.output))
         return report
 
     def _export(self) -> tuple[CheckpointExport, Path | None]:

@@ -22,9 +22,9 @@ __all__ = ["command"]
     metavar="FIGURE<=LIMIT,...",
     multiple=True,
     show_default=False,
-    help="Requirements on the cells of a sweep, as in `gate`; may be repeated. The fastest that keeps all is recommended.",
+    help="Requirements on the candidates or cells, as in `gate`; may be repeated. The fastest that keeps all is recommended.",
 )
-@option("--against", type=INPUT, metavar="DIR", show_default=False, help="Another sweep to compare the cells of a sweep with.")
+@option("--against", type=INPUT, metavar="DIR", show_default=False, help="Another deployment or sweep to compare with.")
 @option("--format", "form", type=click.Choice(["html", "csv", "markdown", "json"]), default="html", help="Page or table.")
 def command(folder: Path, output: Path | None, require: tuple[str, ...], against: Path | None, form: "Format") -> None:
     """Make the report of the finished deployment or the sweep in DIR: print the table and write the page.
@@ -32,7 +32,7 @@ def command(folder: Path, output: Path | None, require: tuple[str, ...], against
     \b
     Examples:
       emca-deploy report out -o report.html
-      emca-deploy report sweep --require "drop<=0.2, p99<=8ms"
+      emca-deploy report out --require "drop<=0.2, p99<=8ms"
       emca-deploy report sweep --format csv -o sweep.csv
     """
     from emca_deploy.api.report import page_in, report_text

@@ -82,12 +82,15 @@ def fit_axis(values: Sequence[float], start_px: float, end_px: float, *, may_be_
 
 def draw_x(axis: Axis, top: float, bottom: float, label: str, width_px: float, gap_px: float = 52) -> list[str]:
     """Return the shapes of a horizontal axis at `bottom`, its grid up to `top`, and its labels within `width_px`."""
-    shapes = [svg.line((axis.start_px, bottom), (axis.end_px, bottom), opacity=0.6)]
-    for value, words in axis.ticks(gap_px):
-        x = axis.px(value)
+    ticks = [(axis.px(value), words) for value, words in axis.ticks(gap_px)]
+    shapes = [
+        svg.lines(
+            [((axis.start_px, bottom), (axis.end_px, bottom)), *(((x, bottom), (x, bottom + 5)) for x, _ in ticks)], opacity=0.6
+        ),
+        svg.lines([((x, bottom), (x, top)) for x, _ in ticks], opacity=0.13),
+    ]
+    for x, words in ticks:
         half = svg.text_width_px(words) / 2
-        shapes.append(svg.line((x, bottom), (x, top), opacity=0.13))
-        shapes.append(svg.line((x, bottom), (x, bottom + 5), opacity=0.6))
         shapes.append(svg.text(min(max(x, half), width_px - half), bottom + 19, words, anchor="middle"))
     shapes.append(svg.text((axis.start_px + axis.end_px) / 2, bottom + 39, label, anchor="middle", muted=True))
     return shapes
@@ -95,9 +98,9 @@ def draw_x(axis: Axis, top: float, bottom: float, label: str, width_px: float, g
 
 def draw_y(axis: Axis, left: float, right: float, gap_px: float = 40) -> list[str]:
     """Return the shapes of a vertical axis at `left`, with its grid up to `right`."""
-    shapes = [svg.line((left, axis.start_px), (left, axis.end_px), opacity=0.6)]
-    for value, words in axis.ticks(gap_px):
-        y = axis.px(value)
-        shapes.append(svg.line((left, y), (right, y), opacity=0.13))
-        shapes.append(svg.text(left - 8, y + 4.5, words, anchor="end"))
-    return shapes
+    ticks = [(axis.px(value), words) for value, words in axis.ticks(gap_px)]
+    shapes = [
+        svg.line((left, axis.start_px), (left, axis.end_px), opacity=0.6),
+        svg.lines([((left, y), (right, y)) for y, _ in ticks], opacity=0.13),
+    ]
+    return shapes + [svg.text(left - 8, y + 4.5, words, anchor="end") for y, words in ticks]

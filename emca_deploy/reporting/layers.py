@@ -11,7 +11,7 @@ from emca_deploy.results.layers import KINDS, ArtifactLayers, Layer, LayersRepor
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["layers_plot", "print_layers"]
+__all__ = ["HEADINGS", "layer_lines", "layer_rows", "layers_plot", "print_layers"]
 
 HEADINGS = ("layer", "type", "kind", "precision", "ms", "share %", "GOP/s", "of roof %")
 _LONGEST_NAME = 60
@@ -35,15 +35,25 @@ def print_layers(report: LayersReport, console: "Console", most: int) -> None:
 def _print_result(result: ArtifactLayers, console: "Console", most: int) -> None:
     threads = f", {result.threads} thread{'s' if result.threads > 1 else ''}" if result.threads else ""
     say(console, f"{plain(result.artifact)}: {result.backend} {result.precision}, batch {result.batch}{threads}", "bold")
+    rows, rest, share = layer_rows(result, most)
+    show_table(console, HEADINGS, rows, left=4, gap=None)
+    if rest:
+        say(console, f"and {rest} shorter layers, {fixed(share, 1)} % (--top, --json)", "dim")
+    for line in layer_lines(result):
+        say(console, line)
+
+
+def layer_rows(result: ArtifactLayers, most: int) -> tuple[list[tuple[tuple[str, ...], bool]], int, float]:
+    """Return the slowest layers in execution order, each with whether it is slow, and the number and share of the others."""
     shown = set(sorted(range(len(result.layers)), key=lambda place: -result.layers[place].median_ms)[:most])
     rows = [(_cells(result.layers[place]), result.layers[place].slow) for place in sorted(shown)]
-    show_table(console, HEADINGS, rows, left=4, gap=None)
     rest = [layer for place, layer in enumerate(result.layers) if place not in shown]
-    if rest:
-        share = fixed(sum(layer.share_percent for layer in rest), 1)
-        say(console, f"and {len(rest)} shorter layers, {share} % (--top, --json)", "dim")
-    for line in (*_summary(result), *_int8(result)):
-        say(console, line)
+    return rows, len(rest), sum(layer.share_percent for layer in rest)
+
+
+def layer_lines(result: ArtifactLayers) -> list[str]:
+    """Return the share of each kind of layer, how the times add up, and what hinders INT8."""
+    return [*_summary(result), *_int8(result)]
 
 
 def _cells(layer: Layer) -> tuple[str, ...]:

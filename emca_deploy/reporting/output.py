@@ -52,14 +52,14 @@ def render_page(template: str, **values: Any) -> str:
         MissingError: Jinja2 is not installed.
     """
     jinja2 = import_optional("jinja2")
+    folder = Path(__file__).parent
     environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         finalize=lambda value: plain(value) if type(value) is str else value,  # Markup is the package's own SVG, already plain
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    folder = Path(__file__).parent
     style = (folder / "page.css").read_text(encoding="utf-8").rstrip()
-    text = (folder / template).read_text(encoding="utf-8")
-    return str(environment.from_string(text).render(version=__version__, style=style, **values))
+    return str(environment.get_template(template).render(version=__version__, style=style, **values))

@@ -1,14 +1,16 @@
-"""The recommendation in words: one sentence, cautions, and the warnings of the measurements."""
+"""The recommendation in words: one sentence, cautions, reasons against the others, and the warnings of the measurements."""
 
 import re
 
 from emca_deploy.reporting.formats import fixed, interval, plain, signed
+from emca_deploy.reporting.sweeps.words import MOST_OPEN, Choice, Rejected, choice_of
 from emca_deploy.results.accuracy import AccuracyReport
 from emca_deploy.results.deploy import DeployCandidate, DeployReport
+from emca_deploy.results.deployment_cells import deployment_document
 from emca_deploy.results.figures import figures_of, worst_figure
-from emca_deploy.results.recommendation import DEPLOY_GATE, Doubt, Recommendation, drop_of
+from emca_deploy.results.recommendation import DEPLOY_GATE, Doubt, Recommendation, drop_of, loss_of, recommend
 
-__all__ = ["cautions_of", "sentence_of", "warnings_of"]
+__all__ = ["cautions_of", "choices_of", "sentence_of", "warnings_of"]
 
 _NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?%?")
 
@@ -45,7 +47,63 @@ def cautions_of(found: Recommendation) -> list[str]:
     if found.as_fast is not None:
         lines.append(f"{plain(found.as_fast.name)} may be as fast (the intervals overlap), at {_change(found.as_fast)}.")
     others = (candidate for candidate in found.too_lossy if candidate is not best)
-    return [*lines, *(f"{plain(c.name)} is faster still ({_ratio(c)}) but at {_change(c)}." for c in others)]
+    return [*lines, *(f"{plain(c.name)} is faster still ({_ratio(c)}) but at {_change(c)}{_lossy(c)}." for c in others)]
+
+
+def choices_of(report: DeployReport) -> list[Choice]:
+    """Return the choice under the requirements for each target and scenario; without requirements, the recommendation."""
+    if report.requirements:
+        names = {each.name: plain(each.name) for each in report.candidates}
+        document = deployment_document(report)
+        return [choice_of(document, group, names, "candidate") for group in report.groups]
+    found = recommend(report)
+    lost = [Rejected(*each) for each in _reasons(report, found)]
+    return [Choice("Verdict", found.level, sentence_of(report, found), cautions_of(found), lost, len(lost) <= MOST_OPEN, "")]
+
+
+def _reasons(report: DeployReport, found: Recommendation) -> list[tuple[str, str, str]]:
+    """Return for each candidate that is not to be used its name, a verdict, and why; none where nothing can be recommended."""
+    if found.use is None:
+        return []
+    used = next(each for each in report.candidates if each.name == found.use)
+    return [(plain(each.name), *_reason(each, used, report)) for each in report.candidates if each is not used]
+
+
+def _reason(candidate: DeployCandidate, used: DeployCandidate, report: DeployReport) -> tuple[str, str]:
+    gain = f"{plain(used.name)} is {_speed(used, report)}"
+    if candidate.name == report.baseline:
+        return "slower", gain
+    speed = _speed(candidate, report)
+    loss = loss_of(candidate)
+    if loss == "above" or (drop_of(candidate) or 0.0) > DEPLOY_GATE.max_drop:
+        verdict = "loses too much" if loss == "above" else "undecided"
+        return verdict, f"{speed}, at {_change(candidate)} of {_measure(candidate)}{_range(candidate)}"
+    if candidate.speedup <= 1 or used.name == report.baseline:
+        sure = candidate.speedup_ci95 is not None and candidate.speedup_ci95[1] < 1
+        return "slower" if sure else "no clear gain", speed
+    if loss == "unsure" and candidate.speedup > used.speedup:
+        return "undecided", f"{speed}, but at {_change(candidate)}{_lossy(candidate)}"
+    ends = candidate.speedup_ci95, used.speedup_ci95
+    close = ends[0] is not None and ends[1] is not None and ends[0][1] >= ends[1][0]
+    return "may be as fast" if close else "slower", f"{speed}; {gain}"
+
+
+def _speed(candidate: DeployCandidate, report: DeployReport) -> str:
+    limits = "" if candidate.speedup_ci95 is None else f" ({interval(candidate.speedup_ci95)})"
+    words = "faster than" if candidate.speedup > 1 else "the speed of"
+    return f"{_ratio(candidate)} {words} {plain(report.baseline)}{limits}"
+
+
+def _lossy(candidate: DeployCandidate) -> str:
+    """Return the interval of the change of a candidate that is not within the gate, and how many images would decide."""
+    if loss_of(candidate) == "above":
+        return _range(candidate)
+    accuracy, needed = candidate.accuracy, None
+    if isinstance(accuracy, AccuracyReport) and (against := accuracy.reference) is not None:
+        known = against.flips is not None and against.top1_drop_ci95 is not None
+        needed = DEPLOY_GATE.judge_report(accuracy).images_needed if known else None
+    more = "" if needed is None else f"; about {needed:,} images would decide"
+    return f"{_range(candidate)}, not shown to be within {DEPLOY_GATE.max_drop:g}{more}"
 
 
 def _doubt(doubt: Doubt, best: DeployCandidate) -> str:

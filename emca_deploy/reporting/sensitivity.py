@@ -13,7 +13,7 @@ from emca_deploy.results.sensitivity import Cost, SensitivityReport, UnitSensiti
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["bar_chart", "print_sensitivity", "render_sensitivity", "require_page"]
+__all__ = ["bar_chart", "print_sensitivity", "render_sensitivity", "require_page", "sensitivity_chart"]
 
 HEADINGS = ("layer or block", "alone dB", "flips %", "kept dB", "flips %", "gain dB", "less error %", "MACs %")
 """Headings of the table on the terminal and on the page."""
@@ -93,7 +93,7 @@ def render_sensitivity(report: SensitivityReport) -> str:
     Raises:
         MissingError: Jinja2 is not installed.
     """
-    charts = [(kind, _chart(report, kind)) for kind in ("block", "layer")]
+    charts = [(kind, sensitivity_chart(f"{kind}s", report, kind)) for kind in ("block", "layer")]
     caption = (
         "For each {}: the share of the total INT8 error that leaving it in float removes, and the share that it makes alone."
     )
@@ -108,12 +108,13 @@ def render_sensitivity(report: SensitivityReport) -> str:
     )
 
 
-def _chart(report: SensitivityReport, kind: str) -> str:
-    units: Sequence[UnitSensitivity] = [unit for unit in report.units if unit.kind == kind]
+def sensitivity_chart(name: str, report: SensitivityReport, kind: str, most: int | None = None) -> str:
+    """Return the bars of the first layers or blocks as an SVG element with a unique `name` on its page; "" without any."""
+    units: Sequence[UnitSensitivity] = [unit for unit in report.units if unit.kind == kind][:most]
     if not units:
         return ""
     rows = [(unit.name, (unit.noise_removed_percent, unit.noise_made_percent)) for unit in units]
-    return bar_chart(f"{kind}s", f"Error of INT8 by {kind}", rows, _SERIES, "% of the error with everything in INT8")
+    return bar_chart(name, f"Error of INT8 by {kind}", rows, _SERIES, "% of the error with everything in INT8")
 
 
 def bar_chart(name: str, title: str, rows: Sequence[tuple[str, tuple[float, ...]]], series: Sequence[str], unit: str) -> str:

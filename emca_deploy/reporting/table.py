@@ -1,7 +1,8 @@
 """The columns of tables as text: of a deployment, for the terminal and the page, and of a profile."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from emca_deploy.reporting.formats import NONE, fixed, interval, plain, uniform
 from emca_deploy.results.accuracy import ReferenceComparison
@@ -11,7 +12,7 @@ from emca_deploy.results.figures import Figure, figures_of
 from emca_deploy.results.latency import LatencyResult, ProfileReport
 from emca_deploy.results.telemetry import total_power
 
-__all__ = ["Column", "deploy_columns", "energy_columns", "profile_columns", "profile_heading"]
+__all__ = ["Column", "deploy_columns", "deploy_values", "energy_columns", "numbers_in", "profile_columns", "profile_heading"]
 
 # A board's own meter includes everything; then the accelerator, then the processor.
 _ORDER = ("ina3221", "tegrastats", "nvml", "rapl")
@@ -102,6 +103,46 @@ def _interval(limits: tuple[float, float] | None) -> str:
 
 def _speedup(report: DeployReport, candidate: DeployCandidate) -> str:
     return "baseline" if candidate.name == report.baseline else f"{fixed(candidate.speedup)}x"
+
+
+def deploy_values(report: DeployReport) -> Iterator[dict[str, Any]]:
+    """Yield a record for each candidate; an interval has two values."""
+    for each in report.candidates:
+        summary = each.latency.latency_ms
+        low, high = each.speedup_ci95 or (None, None)
+        record = {
+            "name": each.name,
+            "artifact": each.latency.artifact,
+            "p50_ms": summary.p50,
+            "p50_ci95_ms_low": summary.p50_ci95[0],
+            "p50_ci95_ms_high": summary.p50_ci95[1],
+            "p90_ms": summary.p90,
+            "p99_ms": summary.p99,
+            "images_per_s": each.latency.throughput_images_per_s,
+            "file_mib": each.file_mib,
+            "speedup": each.speedup,
+            "speedup_ci95_low": low,
+            "speedup_ci95_high": high,
+            "stable": each.latency.stable,
+        }
+        for figure in figures_of(each.accuracy):
+            name, ends = figure.name.replace(" ", "_").replace("-", ""), figure.drop_ci95 or (None, None)
+            record[name], record[f"{name}_drop"] = figure.value, figure.drop
+            record[f"{name}_drop_ci95_low"], record[f"{name}_drop_ci95_high"] = ends
+        yield record
+
+
+def numbers_in(columns: Sequence[Column]) -> dict[str, list[float | str]]:
+    """Return the numbers to sort each column by, by its heading; "" for a cell without one. Columns of words are left out."""
+    found = {column.heading: [_number(cell) for cell in column.cells] for column in columns[1:]}
+    return {heading: values for heading, values in found.items() if any(value != "" for value in values)}
+
+
+def _number(cell: str) -> float | str:
+    try:
+        return float(cell.replace(",", "").removesuffix("x"))
+    except ValueError:
+        return 1.0 if cell == "baseline" else ""
 
 
 def profile_heading(report: ProfileReport) -> str:

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 from emca_deploy.reporting.drawing import drawing_line
 from emca_deploy.reporting.formats import NONE, plain
 from emca_deploy.reporting.output import say, show_table
-from emca_deploy.reporting.recommendation import cautions_of, sentence_of, warnings_of
+from emca_deploy.reporting.recommendation import choices_of, warnings_of
+from emca_deploy.reporting.sweeps.words import change_of
 from emca_deploy.reporting.table import Column, deploy_columns, profile_columns, profile_heading
 from emca_deploy.results.codec import from_json
 from emca_deploy.results.deploy import DeployReport
 from emca_deploy.results.drawing import Drawing
 from emca_deploy.results.latency import ProfileReport
-from emca_deploy.results.recommendation import recommend
+from emca_deploy.results.recommendation import chosen_names
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,17 +28,23 @@ _GAP = 2
 
 def print_deploy(report: DeployReport, console: "Console") -> None:
     """Print a deployment: a row for each candidate, the recommendation, warnings, and the file to deploy."""
-    found = recommend(report)
     say(console, plain(report.title), "bold")
-    chosen = [index for index, c in enumerate(report.candidates) if c.name == found.use]
+    use = chosen_names(report)
+    chosen = [index for index, c in enumerate(report.candidates) if c.name in use]
     shaky = [index for index, c in enumerate(report.candidates) if not c.latency.stable]
     print_columns(console, deploy_columns(report), chosen, shaky)
     if drawing := report.calibration.get("drawing"):
         say(console, f"calibration {drawing_line(from_json(Drawing, drawing))}", "dim")
     console.print()
-    say(console, sentence_of(report, found), LEVEL_STYLES[found.level])
-    for caution in cautions_of(found):
-        say(console, f"- {caution}")
+    for choice in choices_of(report):
+        say(console, f"{choice.place}: {choice.sentence}" if report.requirements else choice.sentence, LEVEL_STYLES[choice.level])
+        for caution in choice.cautions:
+            say(console, f"- {caution}")
+        for each in choice.lost if report.requirements else ():
+            say(console, f"- {each.name} {each.outcome}: {each.reason}")
+    if report.changes:
+        rows = [((plain(each.key), *change_of(each)), False) for each in report.changes]
+        show_table(console, ("candidate", f"time / {plain(report.against or '')}", "verdict", "accuracy, points"), rows)
     for names, warning in warnings_of(report):
         say(console, f"warning: {names + ': ' if names else ''}{warning}", "yellow")
     for index in chosen:

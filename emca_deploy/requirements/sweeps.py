@@ -1,4 +1,4 @@
-"""Chooses among the cells of a sweep: the fastest one per image that keeps all requirements, by intervals."""
+"""Chooses among the cells of a sweep, or the candidates of a deployment: the fastest that keeps all requirements."""
 
 from collections.abc import Mapping, Sequence
 from math import exp, log, sqrt
@@ -11,7 +11,7 @@ from emca_deploy.harness.measure.comparing import Measured
 from emca_deploy.requirements.deciding import DEFAULT, decide
 from emca_deploy.requirements.documents import MeasuredCandidate
 from emca_deploy.requirements.estimates import Estimate, estimate
-from emca_deploy.requirements.slowdown import against_another_run
+from emca_deploy.requirements.slowdown import against_another_run, in_one_run
 from emca_deploy.results.latency import ProfileReport
 from emca_deploy.results.requirements import CONFIDENCE, FIGURES, Decision, Requirement
 from emca_deploy.results.sweep import CellResult, SweepCell, SweepReport, SweepRow, dominates, ms_per_image, row_of
@@ -24,20 +24,24 @@ _OWN = ("drop", "mask-drop", "slowdown")
 """Figures that are 0 for the reference itself."""
 
 
-def choose(report: SweepReport, cells: Mapping[str, CellResult], requirements: Sequence[Requirement]) -> SweepDocument:
+def choose(
+    report: SweepReport, cells: Mapping[str, CellResult], requirements: Sequence[Requirement], baseline: str | None = None
+) -> SweepDocument:
     """Decide each requirement for each finished cell, and choose one for each target and scenario.
 
     Args:
         report: the index of the sweep.
         cells: results of the finished cells by key.
         requirements: requirements; none for no choice.
+        baseline: key of the cell that drop and slowdown are relative to, where all cells were measured in one run; None is the
+            fp32 model on ONNX Runtime, where each cell has a run of its own.
     """
     candidates = {key: candidate_of(result) for key, result in cells.items() if result.latency is not None}
     kinds = list(dict.fromkeys((row.cell.target, row.cell.scenario) for row in report.cells))
     groups = []
     for target, scenario in kinds:
         rows = [row for row in report.cells if (row.cell.target, row.cell.scenario) == (target, scenario)]
-        groups.append(_Group(rows, cells, candidates, requirements).choice())
+        groups.append(_Group(rows, candidates, requirements, baseline).choice())
     return SweepDocument(tuple(each.text for each in requirements), 100 * CONFIDENCE, tuple(groups), report)
 
 
@@ -72,11 +76,11 @@ class _Group:
     def __init__(
         self,
         rows: Sequence[SweepRow],
-        cells: Mapping[str, CellResult],
         candidates: Mapping[str, MeasuredCandidate],
         requirements: Sequence[Requirement],
+        baseline: str | None,
     ) -> None:
-        self._rows, self._cells, self._candidates, self._requirements = rows, cells, candidates, requirements
+        self._rows, self._candidates, self._requirements, self._baseline = rows, candidates, requirements, baseline
         self._done = sorted((row for row in rows if row.key in candidates), key=ms_per_image)
         self._times = {row.key: _time_of(candidates[row.key], row) for row in self._done}
 
@@ -110,6 +114,8 @@ class _Group:
         return CellVerdict(row.key, outcome, None if row.key == best else best, ratio, tuple(decisions), tuple(unknown))
 
     def _ratio(self, one: str, other: str) -> Interval | None:
+        if self._baseline is not None:
+            return _ratio_in_one_run(self._candidates[one], self._candidates[other])
         return _ratio_of(self._times[one], self._times[other])
 
     def _decided(self, row: SweepRow) -> tuple[list[Decision], list[Unknown]]:
@@ -133,19 +139,27 @@ class _Group:
             InputError: there are no samples, or too few, for an interval.
         """
         candidate = self._candidates[row.key]
-        reference = _reference_of(row.cell)
-        if figure in _OWN and row.cell == reference and (figure == "slowdown" or row.drop is not None):
+        reference = self._reference(row)
+        if figure in _OWN and row.key == reference and (figure == "slowdown" or row.drop is not None):
             return Estimate(0.0, 0.0, 0.0, "it is the reference", baseline=row.name)
         if figure != "slowdown":
             return estimate(figure, candidate, DEFAULT)
-        found = next((other for other in self._done if other.cell == reference), None)
-        if found is None:
-            raise InputError(f"the sweep has no finished cell {reference.name}", FIGURES[figure].measured_by)
-        return against_another_run(candidate, self._candidates[found.key], DEFAULT)
+        if reference is None:
+            raise InputError(f"the sweep has no finished cell {_reference_of(row.cell).name}", FIGURES[figure].measured_by)
+        if self._baseline is not None and reference in self._times:
+            return in_one_run(candidate, self._candidates[reference])
+        return against_another_run(candidate, self._candidates[reference], DEFAULT)
+
+    def _reference(self, row: SweepRow) -> str | None:
+        """Return the key of the cell that a cell's drop and slowdown are relative to; None where it has no result."""
+        if self._baseline is not None:
+            return self._baseline
+        reference = _reference_of(row.cell)
+        return next((other.key for other in self._done if other.cell == reference), None)
 
 
 def _reference_of(cell: SweepCell) -> SweepCell:
-    """Return the cell that a cell's drop and slowdown are relative to."""
+    """Return the cell of the fp32 model on ONNX Runtime."""
     return SweepCell(cell.model, cell.image_size, "fp32", REFERENCE_BACKEND, cell.target, cell.scenario, cell.batch, cell.threads)
 
 
@@ -185,3 +199,14 @@ def _ratio_of(one: Interval | None, other: Interval | None) -> Interval | None:
     below = sqrt(log(one[1] / one[0]) ** 2 + log(other[2] / other[1]) ** 2 + between)
     above = sqrt(log(one[2] / one[1]) ** 2 + log(other[1] / other[0]) ** 2 + between)
     return ratio * exp(-below), ratio, ratio * exp(above)
+
+
+def _ratio_in_one_run(one: MeasuredCandidate, other: MeasuredCandidate) -> Interval | None:
+    """Return the ratio of the times of two candidates whose blocks alternated; None where there is no interval."""
+    try:
+        found = in_one_run(one, other)
+    except InputError:
+        return None
+    if found.low is None or found.high is None:
+        return None
+    return 1 + found.low / 100, 1 + found.value / 100, 1 + found.high / 100

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
-from emca_deploy.results.codec import version
+from emca_deploy.results.codec import left_out, version
 
-__all__ = ["SCHEMA_VERSION", "AccuracyReport", "ClassAccuracy", "Confusion", "Flip", "Flips", "ReferenceComparison"]
+__all__ = [
+    "SCHEMA_VERSION", "AccuracyReport", "ClassAccuracy", "ConfidenceBin", "Confusion", "Flip", "Flips", "ReferenceComparison",
+]  # fmt: skip
 
 SCHEMA_VERSION = 1
 
@@ -26,6 +28,21 @@ class ClassAccuracy:
     recall: float | None
     precision: float | None
     reference_recall: float | None = None
+
+
+@dataclass(frozen=True)
+class ConfidenceBin:
+    """Images whose highest probability is in one of the bins of the ECE.
+
+    Attributes:
+        images: Number of images.
+        confidence: Mean of their highest probabilities, percent.
+        accuracy: Share of them that are predicted right, percent.
+    """
+
+    images: int
+    confidence: float
+    accuracy: float
 
 
 @dataclass(frozen=True)
@@ -71,13 +88,21 @@ class Flips:
     won: int | None
     images: tuple[Flip, ...] = ()
 
+    def worst(self, most: int) -> tuple[Flip, ...]:
+        """Return at most `most` of the listed flips: first those where only the reference is right, last where only the other."""
+
+        def order(flip: Flip) -> int:
+            return -1 if flip.label == flip.reference else flip.label == flip.candidate
+
+        return tuple(sorted(self.images, key=order)[:most])
+
 
 @dataclass(frozen=True)
 class ReferenceComparison:
     """A reference, and the candidate's difference from it on the same images.
 
     Attributes:
-        artifact, top1, top5, mean_confidence, ece, nll: Values of the reference, with the meanings in `AccuracyReport`.
+        artifact, top1, top5, mean_confidence, ece, nll, reliability: Values of the reference, as in `AccuracyReport`.
         agreement: Percent of images with the same top-1 class.
         sqnr_db: Signal-to-noise ratio of the logits, 10 log10(sum ref^2 / sum (ref - candidate)^2); None when they are identical.
         top1_drop: Top-1 of the reference minus that of the candidate, points; None without labels.
@@ -100,6 +125,7 @@ class ReferenceComparison:
     nll: float | None = None
     flips: Flips | None = None
     typical_sqnr_db: float | None = None
+    reliability: tuple[ConfidenceBin, ...] = left_out(())
 
 
 @dataclass(frozen=True)
@@ -117,6 +143,7 @@ class AccuracyReport:
         confused: Pairs of classes that are confused most often, the worst first.
         warnings: Possible faults of the labels or images, a line each.
         class_order: Order of class folders with numbers as names, "number" or "string", where no option set it.
+        reliability: Bins of the ECE that have images, in order; empty without labels.
     """
 
     artifact: str
@@ -134,3 +161,4 @@ class AccuracyReport:
     confused: tuple[Confusion, ...] | None = None
     warnings: tuple[str, ...] = ()
     class_order: str | None = None
+    reliability: tuple[ConfidenceBin, ...] = left_out(())

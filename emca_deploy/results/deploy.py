@@ -9,6 +9,7 @@ from emca_deploy.results.accuracy import AccuracyReport
 from emca_deploy.results.codec import left_out, read_json, version
 from emca_deploy.results.detection import DetectionReport
 from emca_deploy.results.latency import LatencyResult
+from emca_deploy.results.sweep_choice import CellChange, GroupChoice
 
 __all__ = ["SCHEMA_VERSION", "DeployCandidate", "DeployReport", "Picture", "read_deploy_report"]
 
@@ -42,7 +43,7 @@ class DeployCandidate:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image with lost or gained detections, small enough for a page.
+    """An image with lost or gained detections, or whose class differs, small enough for a page.
 
     Attributes:
         index: Position of the image in the data set, from 0.
@@ -70,7 +71,12 @@ class DeployReport:
         parity: Difference of the export from PyTorch.
         warnings: Possible faults of the images or their labels, a line each.
         checkpoint: Place of the network in the checkpoint, and the kind of weights; None for fresh weights.
-        pictures: Images with lost or gained detections of a detector.
+        pictures: Images with lost or gained detections of a detector, or whose class differs for a classifier.
+        classes: Names of a classifier's classes by label.
+        requirements: Text of each requirement of `report --require`.
+        groups: Choice under these for each target and scenario; its keys are names of candidates.
+        against: Folder of the deployment that `changes` are relative to.
+        changes: Differences of candidates that both deployments have.
     """
 
     title: str
@@ -86,6 +92,11 @@ class DeployReport:
     warnings: tuple[str, ...] = ()
     checkpoint: dict[str, Any] | None = None
     pictures: tuple[Picture, ...] = left_out(())
+    classes: tuple[str, ...] = left_out(())
+    requirements: tuple[str, ...] = left_out(())
+    groups: tuple[GroupChoice, ...] = left_out(())
+    against: str | None = left_out()
+    changes: tuple[CellChange, ...] = left_out(())
 
     def contradiction(self) -> str:
         """Return why its values cannot be true, or ""."""

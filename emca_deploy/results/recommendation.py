@@ -7,7 +7,18 @@ from emca_deploy.results.deploy import DeployCandidate, DeployReport
 from emca_deploy.results.figures import figures_of, worst_figure
 from emca_deploy.results.gate import Gate
 
-__all__ = ["AGREEMENT_LIMIT", "DEPLOY_GATE", "Doubt", "Level", "Recommendation", "drop_of", "recommend"]
+__all__ = [
+    "AGREEMENT_LIMIT",
+    "DEPLOY_GATE",
+    "Doubt",
+    "Level",
+    "Loss",
+    "Recommendation",
+    "chosen_names",
+    "drop_of",
+    "loss_of",
+    "recommend",
+]
 
 DEPLOY_GATE = Gate(0.5)
 """Gate of a recommended candidate."""
@@ -16,6 +27,7 @@ AGREEMENT_LIMIT = 95.0
 """Percent of images or detections; with less agreement an equal top-1 or AP may be luck."""
 
 Level = Literal["recommended", "caution", "keep", "unknown"]
+Loss = Literal["within", "above", "unsure"]
 Doubt = Literal["drop not measured", "drop unsure", "agreement", "speed-up not measured", "speed-up unsure"]
 
 
@@ -27,12 +39,12 @@ class Recommendation:
         level: Strength: "recommended"; "caution" where the evidence is weak; "keep" where nothing beats the baseline; "unknown"
             where the images had no labels.
         use: Name of the candidate to deploy; None where none can be recommended.
-        best: Fastest candidate within the gate; where none is within it or labels are missing, the fastest; None where none is
-            faster than the baseline.
+        best: Fastest candidate that is shown to be within the gate; where none is, the fastest one that may be; where none may be
+            or labels are missing, the fastest; None where none is faster than the baseline.
         doubts: Open questions about `best`.
         unstable: Candidates in the recommendation, baseline included, whose measurement was not stable.
-        as_fast: Candidate that may be as fast as `best` and has a smaller drop.
-        too_lossy: Candidates that are faster than `best` and outside the gate.
+        as_fast: Candidate that may be as fast as `best`, has a smaller drop and is as surely within the gate.
+        too_lossy: Candidates that are faster than `best`, and above the gate or not shown to be within it.
     """
 
     level: Level
@@ -50,14 +62,14 @@ def drop_of(candidate: DeployCandidate) -> float | None:
 
 
 def recommend(report: DeployReport) -> Recommendation:
-    """Choose the fastest candidate whose drop is within `DEPLOY_GATE`, if it is faster than the baseline."""
+    """Choose the fastest candidate whose interval of the drop is within `DEPLOY_GATE`, if it is faster than the baseline."""
     others = sorted((c for c in report.candidates if c.name != report.baseline), key=lambda c: c.latency.latency_ms.p50)
     faster = [c for c in others if c.speedup > 1]
     if not faster:
         return Recommendation("keep", report.baseline, None, unstable=_unstable(report, None))
     if any(drop_of(c) is None for c in faster):
         return Recommendation("unknown", None, faster[0], unstable=_unstable(report, faster[0]))
-    within = [c for c in faster if _loss(c) <= DEPLOY_GATE.max_drop]
+    within = [c for c in faster if loss_of(c) == "within"] or [c for c in faster if _loss(c) <= DEPLOY_GATE.max_drop]
     if not within:
         too_lossy = (faster[0],)
         return Recommendation("keep", report.baseline, faster[0], unstable=_unstable(report, None), too_lossy=too_lossy)
@@ -74,6 +86,23 @@ def recommend(report: DeployReport) -> Recommendation:
         next((c for c in within[1:] if _may_be_as_fast(c, best) and _loss(c) < _loss(best)), None),
         tuple(c for c in faster if c not in within and c.latency.latency_ms.p50 < best.latency.latency_ms.p50),
     )
+
+
+def chosen_names(report: DeployReport) -> frozenset[str]:
+    """Return the names of the candidates to deploy: the best one of each group under requirements, if there are any."""
+    if report.requirements:
+        return frozenset(group.best for group in report.groups if group.best is not None)
+    use = recommend(report).use
+    return frozenset() if use is None else frozenset((use,))
+
+
+def loss_of(candidate: DeployCandidate) -> Loss:
+    """Return what the intervals of a candidate's drops show about `DEPLOY_GATE`."""
+    figures = figures_of(candidate.accuracy)
+    if any(figure.drop_ci95 is not None and figure.drop_ci95[0] > DEPLOY_GATE.max_drop for figure in figures):
+        return "above"
+    shown = all(figure.drop_ci95 is not None and figure.drop_ci95[1] <= DEPLOY_GATE.max_drop for figure in figures)
+    return "within" if shown and _loss(candidate) <= DEPLOY_GATE.max_drop else "unsure"
 
 
 def _loss(candidate: DeployCandidate) -> float:

@@ -5,7 +5,7 @@ outputs (`logits`), what is kept of them (`task.Task`), the metric (`compare`, w
 gate on the drop (`results.gate.Gate`).
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -126,7 +126,7 @@ def compare(
         if not reference_logits.any():
             raise ModelError(f"{called}: all its logits are zero", "name another --reference")
         reference = _comparison(called, own, theirs, LogitsNoise.of(reference_logits, logits), labels, names)
-    report = AccuracyReport(name, len(logits), own.top1, own.top5, reference, **asdict(own.confidence))
+    report = AccuracyReport(name, len(logits), own.top1, own.top5, reference, **vars(own.confidence))
     if names is None or labels is None:
         return report
     return replace(
@@ -181,7 +181,7 @@ def _comparison(
         top1_drop_ci95=ci95,
         mcnemar_p=p,
         flips=flips,
-        **asdict(theirs.confidence),
+        **vars(theirs.confidence),
     )
 
 

@@ -6,9 +6,10 @@ import numpy as np
 import numpy.typing as npt
 
 from emca_deploy.arrays import Float32Array, Float64Array, Int64Array
+from emca_deploy.results.accuracy import ConfidenceBin
 from emca_deploy.tasks.logits import predicted, row_slices
 
-__all__ = ["BINS", "Confidence", "confidence_of", "expected_calibration_error"]
+__all__ = ["BINS", "Confidence", "confidence_of", "expected_calibration_error", "reliability_of"]
 
 BINS = 15
 """Number of bins of equal width over [0, 1], as in Guo et al. (2017)."""
@@ -25,11 +26,13 @@ class Confidence:
         mean_confidence: Mean over images of the highest probability, percent.
         ece: Expected calibration error, percent; None without labels.
         nll: Mean negative log-likelihood of the label in nats; None without labels.
+        reliability: Bins of `ece` that have images; empty without labels.
     """
 
     mean_confidence: float
     ece: float | None
     nll: float | None
+    reliability: tuple[ConfidenceBin, ...] = ()
 
 
 def confidence_of(logits: Float32Array, labels: Int64Array | None) -> Confidence:
@@ -52,8 +55,9 @@ def confidence_of(logits: Float32Array, labels: Int64Array | None) -> Confidence
     mean = 100 * float(highest.mean())
     if labels is None:
         return Confidence(mean, None, None)
-    error = expected_calibration_error(highest, predicted(logits) == labels)
-    return Confidence(mean, 100 * error, -float(own.mean()))
+    correct = predicted(logits) == labels
+    error = expected_calibration_error(highest, correct)
+    return Confidence(mean, 100 * error, -float(own.mean()), reliability_of(highest, correct))
 
 
 def expected_calibration_error(confidence: Float64Array, correct: npt.NDArray[np.bool_], bins: int = BINS) -> float:
@@ -67,9 +71,23 @@ def expected_calibration_error(confidence: Float64Array, correct: npt.NDArray[np
         correct: Whether the prediction is right, (N,) bool.
         bins: Number of bins, of equal width.
     """
-    which = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
-    gap = np.bincount(which, weights=correct - confidence, minlength=bins)
+    gap = np.bincount(_bin_of(confidence, bins), weights=correct - confidence, minlength=bins)
     return float(np.abs(gap).sum() / len(confidence))
+
+
+def reliability_of(confidence: Float64Array, correct: npt.NDArray[np.bool_], bins: int = BINS) -> tuple[ConfidenceBin, ...]:
+    """Return the bins of `expected_calibration_error` that have images, with the same arguments."""
+    which = _bin_of(confidence, bins)
+    images = np.bincount(which, minlength=bins)
+    sums = [np.bincount(which, weights=values, minlength=bins) for values in (confidence, correct)]
+    means = [np.round(100 * each / np.maximum(images, 1), 3) for each in sums]
+    return tuple(
+        ConfidenceBin(int(count), float(mean), float(share)) for count, mean, share in zip(images, *means, strict=True) if count
+    )
+
+
+def _bin_of(confidence: Float64Array, bins: int) -> Int64Array:
+    return np.asarray(np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1))
 
 
 def _are_probabilities(logits: Float32Array) -> bool:

@@ -62,7 +62,8 @@ class ClassifiedImages(Evaluation):
         del stage
         (base, first), *_ = results.items()
         settled = {name: self._images.settle(result, first.logits) for name, result in results.items()}
-        return [compare(name, result.logits, result.labels, base, first.logits) for name, result in settled.items()]
+        self.classes = self._images.found.classes if self._images.found is not None else ()
+        return [_against(base, first, name, result) for name, result in settled.items()]
 
     def judge(self, report: Report, max_drop: float) -> Verdict:
         """Decide by the interval of the drop of top-1."""
@@ -78,3 +79,11 @@ class ClassifiedImages(Evaluation):
 
     def _settled(self, measured: Measured) -> LogitsResult:
         return self._images.settle(measured.own, None if measured.reference is None else measured.reference.logits)
+
+
+def _against(base: str, first: LogitsResult, name: str, result: LogitsResult) -> Report:
+    """Return the accuracy of a candidate with the images whose class differs from that of the first one."""
+    report = compare(name, result.logits, result.labels, base, first.logits)
+    assert report.reference is not None
+    flips = find_flips(predicted(result.logits), predicted(first.logits), result.labels, result.names)
+    return replace(report, reference=replace(report.reference, flips=flips))

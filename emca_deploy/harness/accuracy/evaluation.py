@@ -58,10 +58,12 @@ class Evaluation(ABC):
         images: Names of the images to run, in this order; None for all of the data set.
         source: Images, once they are open.
         warnings: Possible faults of the images and their labels.
+        classes: Names of the classes by label, after `compare_all`; empty for a detector.
     """
 
     images: tuple[str, ...] | None = None
     source: ImageSource
+    classes: tuple[str, ...] = ()
 
     def __init__(self, wishes: Wishes) -> None:
         self.wishes = wishes

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 
 from emca_deploy.reporting.ci import markdown_text
+from emca_deploy.reporting.details.found import Found
 from emca_deploy.reporting.exchange import as_csv, as_markdown
 from emca_deploy.reporting.sweeps.names import names_of
 from emca_deploy.reporting.sweeps.page import render_sweep
@@ -16,15 +17,15 @@ from emca_deploy.results.sweep_choice import SweepDocument
 __all__ = ["sweep_in"]
 
 
-def sweep_in(form: str, document: SweepDocument, cells: Mapping[str, CellResult]) -> str:
-    """Return a sweep as "html", "csv", "markdown" or "json".
+def sweep_in(form: str, document: SweepDocument, cells: Mapping[str, CellResult], found: Found | None = None) -> str:
+    """Return a sweep as "html", "csv", "markdown" or "json"; `found` is what else its folder has.
 
     Raises:
         MissingError: Jinja2 is not installed, for "html".
     """
     names = names_of(document.sweep.cells)
     if form == "html":
-        return render_sweep(document, cells)
+        return render_sweep(document, cells, found)
     if form == "csv":
         return as_csv(values_of(document, names))
     if form == "markdown":

@@ -5,49 +5,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from emca_deploy.reporting.details.cell import CellDetails, Shared, details_of, numbers_of_each, shared_facts
+from emca_deploy.reporting.details.found import Found
 from emca_deploy.reporting.exchange import as_csv
 from emca_deploy.reporting.formats import NONE, facts, moment, plain
 from emca_deploy.reporting.output import render_page
+from emca_deploy.reporting.scripts import scripts_of
 from emca_deploy.reporting.svg import swatch
-from emca_deploy.reporting.sweeps.details import CellDetails, Shared, details_of, shared_facts
 from emca_deploy.reporting.sweeps.names import names_of
 from emca_deploy.reporting.sweeps.plots import MOST_ROWS, front_plot, series_of, speed_plot
 from emca_deploy.reporting.sweeps.table import cells_of, columns_of, sort_values, values_of
-from emca_deploy.reporting.sweeps.words import (
-    OUTCOMES,
-    cautions_of,
-    change_of,
-    counts_of,
-    level_of,
-    place_of,
-    reason_of,
-    sentence_of,
-)
+from emca_deploy.reporting.sweeps.words import OUTCOMES, Choice, change_of, choice_of
 from emca_deploy.results.sweep import CellResult, SweepRow
 from emca_deploy.results.sweep_choice import GroupChoice, SweepDocument
 
 __all__ = ["render_sweep"]
 
-_OPEN = 12
-"""Most other cells whose reasons are shown without a click."""
-
-_CAPTIONS = (
-    "How long the calls took. Solid line: median. Dashed line: p99.",
-    "Milliseconds of the calls in order: median and range of neighbouring calls. Dashed line: another process.",
-)
 _FRONT_CAPTION = (
     "Higher is more accurate and further left is faster. Bars are 95% intervals: of the time, and of the drop from the fp32 "
     "model on ONNX Runtime. The dashed line joins the Pareto front, the large marks."
 )
-_FRONT = ("best", "front")
-
-
-@dataclass(frozen=True)
-class _Lost:
-    name: str
-    key: str
-    outcome: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -61,33 +38,19 @@ class _Plot:
 
 @dataclass(frozen=True)
 class _Group:
-    """A group on the page.
+    """A group on the page: its choice, and a plot for each metric and one for cells without an accuracy."""
 
-    Attributes:
-        place: What its cells have in common.
-        level: Class of the verdict.
-        lost: Every cell that is not recommended.
-        opened: Whether their reasons are shown without a click.
-        counts: Number of them by the kind of reason.
-        plots: One for each metric, and one for cells without an accuracy.
-    """
-
-    place: str
-    level: str
-    sentence: str
-    cautions: list[str]
-    lost: list[_Lost]
-    opened: bool
-    counts: str
+    choice: Choice
     plots: list[_Plot]
 
 
-def render_sweep(document: SweepDocument, cells: Mapping[str, CellResult]) -> str:
+def render_sweep(document: SweepDocument, cells: Mapping[str, CellResult], found: Found | None = None) -> str:
     """Return the page of a sweep.
 
     Args:
         document: the index of the sweep and the choice.
         cells: results of its cells by key, with their samples.
+        found: what else its folder has.
 
     Raises:
         MissingError: Jinja2 is not installed.
@@ -97,6 +60,7 @@ def render_sweep(document: SweepDocument, cells: Mapping[str, CellResult]) -> st
     series = series_of([row for row, _ in shown if row.status == "done"])
     shared = shared_facts([cells[row.key] for row, _ in shown if row.key in cells])
     text = as_csv(values_of(document, names))
+    details = _details(document, cells, names, shared, found or Found())
     return render_page(
         "sweeps/page.html",
         sweep=sweep,
@@ -111,9 +75,8 @@ def render_sweep(document: SweepDocument, cells: Mapping[str, CellResult]) -> st
         sort=sort_values(document),
         rows=[(row, OUTCOMES[verdict.outcome], verdict.outcome) for row, verdict in shown],
         csv=b64encode(text.encode()).decode(),
-        script=Path(__file__).with_name("table.js").read_text(encoding="utf-8"),
-        details=_details(document, cells, names, shared),
-        captions=_CAPTIONS,
+        script=scripts_of(details),
+        details=details,
         against=document.against,
         changes=[(names[each.key], *change_of(each)) for each in document.changes],
         shared=shared.pairs,
@@ -133,22 +96,8 @@ def _group(
     index: int, document: SweepDocument, group: GroupChoice, names: Mapping[str, str], series: Mapping[str, int]
 ) -> _Group:
     rows = {row.key: row for row in document.sweep.cells}
-    lost = [
-        _Lost(names[each.key], each.key, OUTCOMES[each.outcome], reason_of(each, rows[each.key], names))
-        for each in group.cells
-        if each.outcome not in _FRONT
-    ]
     done = [rows[each.key] for each in group.cells if rows[each.key].status == "done"]
-    return _Group(
-        place_of(group),
-        level_of(document, group),
-        sentence_of(document, group, names),
-        cautions_of(document, group, names),
-        lost,
-        len(lost) <= _OPEN,
-        counts_of(group),
-        _plots(index, group, done, names, series),
-    )
+    return _Group(choice_of(document, group, names), _plots(index, group, done, names, series))
 
 
 def _plots(
@@ -170,10 +119,12 @@ def _plots(
 
 
 def _details(
-    document: SweepDocument, cells: Mapping[str, CellResult], names: Mapping[str, str], shared: Shared
+    document: SweepDocument, cells: Mapping[str, CellResult], names: Mapping[str, str], shared: Shared, found: Found
 ) -> list[CellDetails]:
+    shown = [(row, verdict) for row, verdict in cells_of(document) if row.key in cells]
+    numbers = numbers_of_each(len(shown))
     return [
-        details_of(names[row.key], cells[row.key], verdict, shared) for row, verdict in cells_of(document) if row.key in cells
+        details_of(f"cell-{row.key}", names[row.key], cells[row.key], verdict, shared, found, numbers) for row, verdict in shown
     ]
 
 

@@ -1,24 +1,20 @@
-"""The plots of a sweep as SVG: accuracy against time per image, and the latency of one cell."""
+"""The plots of a sweep as SVG: accuracy against time per image."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from math import ceil
 
 from emca_deploy.reporting import svg
-from emca_deploy.reporting.axis import FOOT_PX, Axis, draw_x, draw_y, fit_axis
+from emca_deploy.reporting.axis import FOOT_PX, draw_x, draw_y, fit_axis
 from emca_deploy.reporting.formats import fixed, shortened, significant
 from emca_deploy.reporting.labels import Box, place_labels
-from emca_deploy.reporting.plots import error_bars, outline
-from emca_deploy.results.latency import LatencyResult
+from emca_deploy.reporting.plots import error_bars
 from emca_deploy.results.sweep import SweepRow, ms_per_image
 
-__all__ = ["MOST_ROWS", "distribution_plot", "front_plot", "series_of", "speed_plot", "time_plot"]
+__all__ = ["MOST_ROWS", "front_plot", "series_of", "speed_plot"]
 
 WIDTH, _HEIGHT = 640, 400
 _LEFT, _RIGHT, _TOP = 58, 14, 30
-_CELL_WIDTH, _CELL_HEIGHT = 460, 150
 _MOST_LABELS = 12
-_STEPS = 120
 _NAME_PX, _ROW_PX = 250, 22
 MOST_ROWS = 25
 """Most cells in a plot without accuracies."""
@@ -126,53 +122,3 @@ def _steps(points: Sequence[svg.Point]) -> list[str]:
         shapes.append(svg.line((left, low), (right, low), dash="5 4", opacity=0.5))
         shapes.append(svg.line((right, low), (right, high), dash="5 4", opacity=0.5))
     return shapes
-
-
-def distribution_plot(name: str, result: LatencyResult) -> str:
-    """Return an SVG element with the distribution of the calls of one cell; "" without samples."""
-    samples = sorted(result.samples_ms)
-    if not samples:
-        return ""
-    summary = result.latency_ms
-    axis = fit_axis([samples[0], samples[-1]], 6, _CELL_WIDTH - 6, margin=0.03)
-    bottom = _CELL_HEIGHT - FOOT_PX
-    shapes = draw_x(axis, 6, bottom, f"latency of one call, ms{' (log scale)' if axis.log else ''}", _CELL_WIDTH)
-    shapes.append(svg.path(outline(samples, axis, bottom, bottom - 12), svg.COLOURS[0]))
-    for value, dash in ((summary.p50, ""), (summary.p99, "3 3")):
-        shapes.append(svg.line((axis.px(value), bottom), (axis.px(value), 8), width=2, dash=dash))
-    told = f"p50 {significant(summary.p50)} ms, p99 {significant(summary.p99)} ms, {result.samples:,} calls"
-    return svg.document(name, (_CELL_WIDTH, _CELL_HEIGHT), "Latency distribution", told, shapes)
-
-
-def time_plot(name: str, result: LatencyResult) -> str:
-    """Return an SVG element with the latency of the calls of one cell in order; "" without samples.
-
-    Each step is the range of the calls in it, with their median; a dashed line is the start of another process.
-    """
-    samples = result.samples_ms
-    if not samples:
-        return ""
-    bottom = _CELL_HEIGHT - FOOT_PX
-    x_axis = Axis(0.0, float(len(samples)), _LEFT, _CELL_WIDTH - 6)
-    y_axis = fit_axis([min(samples), max(samples)], bottom, 10)
-    size = max(ceil(len(samples) / _STEPS), 1)
-    parts = [sorted(samples[start : start + size]) for start in range(0, len(samples), size)]
-    places = [x_axis.px(min((index + 0.5) * size, len(samples))) for index in range(len(parts))]
-    upper = [(x, y_axis.px(part[-1])) for x, part in zip(places, parts, strict=True)]
-    lower = [(x, y_axis.px(part[0])) for x, part in zip(places, parts, strict=True)]
-    middle = [(x, y_axis.px(part[len(part) // 2])) for x, part in zip(places, parts, strict=True)]
-    shapes = [*draw_y(y_axis, _LEFT, _CELL_WIDTH - 6, 24), *draw_x(x_axis, 10, bottom, "call", _CELL_WIDTH, 80)]
-    shapes += [svg.line((x, bottom), (x, 10), dash="4 3", opacity=0.6) for x in map(x_axis.px, _starts(result))]
-    shapes += [svg.path([*upper, *reversed(lower)], svg.COLOURS[5]), svg.polyline(middle, svg.COLOURS[0])]
-    told = f"{len(samples):,} calls in order, from {significant(min(samples))} to {significant(max(samples))} ms"
-    return svg.document(name, (_CELL_WIDTH, _CELL_HEIGHT), "Latency over time, ms", told, shapes)
-
-
-def _starts(result: LatencyResult) -> list[float]:
-    """Return the number of calls before each change of the process."""
-    found, calls = [], 0
-    for index, count in enumerate(result.block_calls):
-        if index and result.block_builds and result.block_builds[index] != result.block_builds[index - 1]:
-            found.append(float(calls))
-        calls += count
-    return found

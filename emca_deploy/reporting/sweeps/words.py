@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from emca_deploy.reporting.formats import NONE, fixed, interval, plain, signed, significant
 from emca_deploy.reporting.requirements import interval_text, value_text
@@ -9,7 +10,20 @@ from emca_deploy.results.requirements import Decision
 from emca_deploy.results.sweep import SweepRow, ms_per_image
 from emca_deploy.results.sweep_choice import CellChange, CellVerdict, GroupChoice, Outcome, SweepDocument
 
-__all__ = ["OUTCOMES", "cautions_of", "change_of", "counts_of", "level_of", "place_of", "reason_of", "sentence_of"]
+__all__ = [
+    "MOST_OPEN",
+    "OUTCOMES",
+    "Choice",
+    "Rejected",
+    "cautions_of",
+    "change_of",
+    "choice_of",
+    "counts_of",
+    "level_of",
+    "place_of",
+    "reason_of",
+    "sentence_of",
+]
 
 OUTCOMES = {
     "best": "recommended",
@@ -35,6 +49,59 @@ _COUNTED: dict[Outcome, str] = {
 }
 
 
+MOST_OPEN = 12
+"""Most other cells whose reasons are shown without a click."""
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A cell or candidate that is not chosen, and why."""
+
+    name: str
+    outcome: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The choice in one group in words.
+
+    Attributes:
+        place: What its cells have in common.
+        level: Class of the verdict.
+        lost: Every cell that is not recommended.
+        opened: Whether their reasons are shown without a click.
+        counts: Number of them by the kind of reason.
+    """
+
+    place: str
+    level: str
+    sentence: str
+    cautions: list[str]
+    lost: list[Rejected]
+    opened: bool
+    counts: str
+
+
+def choice_of(document: SweepDocument, group: GroupChoice, names: Mapping[str, str], noun: str = "cell") -> Choice:
+    """Return the choice in a group in words; `noun` is what a cell is called."""
+    rows = _rows(document)
+    lost = [
+        Rejected(names[each.key], OUTCOMES[each.outcome], reason_of(each, rows[each.key], names))
+        for each in group.cells
+        if each.outcome not in ("best", "front")
+    ]
+    return Choice(
+        place_of(group),
+        level_of(document, group),
+        sentence_of(document, group, names, noun),
+        cautions_of(document, group, names),
+        lost,
+        len(lost) <= MOST_OPEN,
+        counts_of(group),
+    )
+
+
 def place_of(group: GroupChoice) -> str:
     """Return what the cells of a group have in common: "cpu, single-stream"."""
     return f"{plain(group.target)}, {group.scenario}"
@@ -47,12 +114,12 @@ def level_of(document: SweepDocument, group: GroupChoice) -> str:
     return "caution" if group.best is None else "recommended"
 
 
-def sentence_of(document: SweepDocument, group: GroupChoice, names: Mapping[str, str]) -> str:
-    """Return the sentence with the recommendation."""
+def sentence_of(document: SweepDocument, group: GroupChoice, names: Mapping[str, str], noun: str = "cell") -> str:
+    """Return the sentence with the recommendation; `noun` is what a cell is called."""
     if not document.requirements:
         front = [each for each in group.cells if each.outcome == "front"]
         finished = sum(each.outcome in ("front", "dominated") for each in group.cells)
-        return f"No requirement is stated. {len(front)} of {_cells(finished)} are on the Pareto front."
+        return f"No requirement is stated. {len(front)} of {_counted(finished, noun)} are on the Pareto front."
     if group.best is not None:
         row = _rows(document)[group.best]
         figures = [f"{significant(ms_per_image(row))} ms per image"]
@@ -61,8 +128,8 @@ def sentence_of(document: SweepDocument, group: GroupChoice, names: Mapping[str,
         return f"{names[group.best]}: the fastest that keeps all requirements, at {', '.join(figures)}."
     counts = Counter(each.outcome for each in group.cells)
     if counts["undecided"]:
-        return f"No cell is shown to keep all requirements; {_cells(counts['undecided'])} may."
-    return "No cell keeps all requirements."
+        return f"No {noun} is shown to keep all requirements; {_counted(counts['undecided'], noun)} may."
+    return f"No {noun} keeps all requirements."
 
 
 def counts_of(group: GroupChoice) -> str:
@@ -139,8 +206,8 @@ def _rows(document: SweepDocument) -> dict[str, SweepRow]:
     return {row.key: row for row in document.sweep.cells}
 
 
-def _cells(number: int) -> str:
-    return f"{number} cell{'' if number == 1 else 's'}"
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _and_more(number: int) -> str:

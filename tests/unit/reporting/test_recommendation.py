@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from emca_deploy.reporting.recommendation import cautions_of, sentence_of, warnings_of
+from emca_deploy.reporting.recommendation import cautions_of, choices_of, sentence_of, warnings_of
 from emca_deploy.results.recommendation import recommend
 
 
@@ -60,6 +60,27 @@ def test_a_wide_interval_of_the_drop_is_a_caution(report, candidate):
     assert "recommended" not in verdict.sentence
     assert "4,000 images" in verdict.cautions[0]
     assert "-0.90 to 1.00 points" in verdict.cautions[0]
+
+
+def test_one_shown_to_be_within_half_a_point_goes_before_a_faster_one_that_may_not_be(report, candidate):
+    sure = candidate("openvino fp32", p50_ms=5.0, drop=0.0)
+    told = report(candidate(p50_ms=2.0, drop=0.2, drop_ci=(-0.4, 0.8)), sure)
+    verdict = decide(told)
+    assert (verdict.level, verdict.candidate) == ("recommended", "openvino fp32")
+    assert any("openvino int8 is faster still (4.2x)" in caution and "-0.80 to +0.40" in caution for caution in verdict.cautions)
+    lost = {each.name: each.outcome for each in choices_of(told)[0].lost}
+    assert lost == {"onnxruntime fp32": "slower", "openvino int8": "undecided"}
+
+
+def test_every_candidate_that_is_not_used_has_a_reason(typical, report, candidate):
+    (choice,) = choices_of(typical)
+    assert {each.name: each.outcome for each in choice.lost} == {
+        "onnxruntime fp32": "slower", "openvino fp32": "slower", "onnxruntime int8": "slower",
+    }  # fmt: skip
+    assert all(each.reason for each in choice.lost)
+    (kept,) = choices_of(report(candidate(drop=1.2, drop_ci=(0.9, 1.5)), candidate("torch fp32", p50_ms=9.0, drop=0.0)))
+    assert {each.name: each.outcome for each in kept.lost} == {"openvino int8": "loses too much", "torch fp32": "slower"}
+    assert choices_of(report(candidate(labels=False), baseline_changes={"labels": False}))[0].lost == []
 
 
 def test_an_unstable_measurement_is_a_caution(report, candidate):

@@ -72,7 +72,7 @@ def test_a_model_without_blocks_has_one_chart(report):
 
 def test_bars_are_as_long_as_their_values_and_grow_from_zero_both_ways():
     chart = ElementTree.fromstring(bar_chart("x", "t", [("a", (10.0, 5.0)), ("b", (-5.0, 0.0))], ("s", "u"), "%"))
-    paths = [element.get("d") for element in chart.iter(f"{SVG}path")][2:]  # the first two belong to the legend
+    paths = [element.get("d") for element in chart.iter(f"{SVG}path") if element.get("fill")][2:]  # the first are the legend's
     spans = []
     for path in paths:
         xs = [float(point.split()[0]) for point in path.removeprefix("M").removesuffix(" Z").split(" L")]

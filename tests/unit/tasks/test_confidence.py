@@ -109,3 +109,14 @@ def test_pieces_are_all_of_it(count):
     noise = (((logits + np.float32(0.1)).astype(np.float64) - wide) ** 2).sum()
     signal = ((logits + np.float32(0.1)).astype(np.float64) ** 2).sum()
     assert signal_to_noise_db(logits + np.float32(0.1), logits) == pytest.approx(10 * math.log10(signal / noise), rel=1e-9)
+
+
+def test_the_bins_add_up_to_the_calibration_error():
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(0, 3, (500, 4)).astype(np.float32), rng.integers(0, 4, 500)
+    found = confidence_of(logits, labels)
+    assert sum(each.images for each in found.reliability) == 500
+    gaps = sum(each.images * abs(each.confidence - each.accuracy) for each in found.reliability)
+    assert gaps / 500 == pytest.approx(found.ece, abs=1e-3)
+    assert [each.confidence for each in found.reliability] == sorted(each.confidence for each in found.reliability)
+    assert confidence_of(logits, None).reliability == ()

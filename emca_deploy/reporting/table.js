@@ -1,7 +1,6 @@
 "use strict";
 (function () {
   const table = document.getElementById("cells");
-  if (!table) return;
   const body = table.tBodies[0];
   const rows = Array.from(body.rows);
   const heads = Array.from(table.tHead.rows[0].cells);
@@ -49,7 +48,7 @@
       row.hidden = !words.every((word) => text.includes(word));
       shown += !row.hidden;
     }
-    say(shown + " of " + rows.length + " cells.");
+    say(shown + " of " + rows.length + " rows.");
   });
 
   function csv() {
@@ -74,7 +73,7 @@
       area.remove();
       if (!copied) return say("The browser does not allow copying: use the link to the CSV file.");
     }
-    say(count + " cells copied as CSV.");
+    say(count + " rows copied as CSV.");
   }
   document.getElementById("copy").addEventListener("click", copy);
 
@@ -88,7 +87,7 @@
   });
   reveal(location.hash);
   window.addEventListener("beforeprint", () => {
-    for (const each of document.querySelectorAll("details.lost")) each.open = true;
+    for (const each of document.querySelectorAll("details.against")) each.open = true;
   });
 
   document.getElementById("tools").hidden = false;
