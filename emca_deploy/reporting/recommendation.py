@@ -70,9 +70,8 @@ def _reasons(report: DeployReport, found: Recommendation) -> list[tuple[str, str
 
 
 def _reason(candidate: DeployCandidate, used: DeployCandidate, report: DeployReport) -> tuple[str, str]:
-    gain = f"{plain(used.name)} is {_speed(used, report)}"
     if candidate.name == report.baseline:
-        return "slower", gain
+        return "slower", f"{plain(used.name)} is {_speed(used, report)}"
     speed = _speed(candidate, report)
     loss = loss_of(candidate)
     if loss == "above" or (drop_of(candidate) or 0.0) > DEPLOY_GATE.max_drop:
@@ -85,13 +84,16 @@ def _reason(candidate: DeployCandidate, used: DeployCandidate, report: DeployRep
         return "undecided", f"{speed}, but at {_change(candidate)}{_lossy(candidate)}"
     ends = candidate.speedup_ci95, used.speedup_ci95
     close = ends[0] is not None and ends[1] is not None and ends[0][1] >= ends[1][0]
-    return "may be as fast" if close else "slower", f"{speed}; {gain}"
+    return "may be as fast" if close else "slower", f"{speed}, {plain(used.name)} {_ratio(used)}{_limits(used)}"
 
 
 def _speed(candidate: DeployCandidate, report: DeployReport) -> str:
-    limits = "" if candidate.speedup_ci95 is None else f" ({interval(candidate.speedup_ci95)})"
     words = "faster than" if candidate.speedup > 1 else "the speed of"
-    return f"{_ratio(candidate)} {words} {plain(report.baseline)}{limits}"
+    return f"{_ratio(candidate)} {words} {plain(report.baseline)}{_limits(candidate)}"
+
+
+def _limits(candidate: DeployCandidate) -> str:
+    return "" if candidate.speedup_ci95 is None else f" ({interval(candidate.speedup_ci95)})"
 
 
 def _lossy(candidate: DeployCandidate) -> str:
