@@ -71,7 +71,7 @@ def test_requirements_on_a_deployment_are_decided_by_intervals(deployment, capsy
         "openvino int8": "best", "openvino fp32": "slower", "onnxruntime int8": "fails", "onnxruntime fp32": "fails",
     }  # fmt: skip
     low, ratio, high = verdicts["openvino fp32"].time_ratio
-    assert low < ratio < high
+    assert 1 < low <= ratio <= high
     assert ratio == pytest.approx(2)
     slowdown = next(each for each in verdicts["openvino fp32"].decisions if each.figure == "slowdown")
     assert (slowdown.baseline, round(slowdown.value)) == ("onnxruntime fp32", -50)
