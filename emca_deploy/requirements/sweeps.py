@@ -1,6 +1,7 @@
 """Chooses among the cells of a sweep, or the candidates of a deployment: the fastest that keeps all requirements."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import exp, log, sqrt
 from pathlib import Path
 from statistics import NormalDist
@@ -36,7 +37,10 @@ def choose(
         baseline: key of the cell that drop and slowdown are relative to, where all cells were measured in one run; None is the
             fp32 model on ONNX Runtime, where each cell has a run of its own.
     """
-    candidates = {key: candidate_of(result) for key, result in cells.items() if result.latency is not None}
+    named = {row.key: row.name for row in report.cells}
+    candidates = {
+        key: replace(candidate_of(result), name=named[key]) for key, result in cells.items() if result.latency is not None
+    }
     kinds = list(dict.fromkeys((row.cell.target, row.cell.scenario) for row in report.cells))
     groups = []
     for target, scenario in kinds:
