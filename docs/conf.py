@@ -39,8 +39,14 @@ def leave_out_missing_defaults(app: Sphinx, context: click.Context, lines: list[
     lines[:] = [line for line in lines if "Sentinel.UNSET" not in line]
 
 
+def keep_backslashes(app: Sphinx, context: click.Context, lines: list[str]) -> None:
+    """Keep the backslashes at the ends of lines in examples, which reST would drop."""
+    lines[:] = [line.replace("\\", "\\\\") for line in lines]
+
+
 def setup(app: Sphinx) -> None:
     """Connect what this file adds to Sphinx."""
     app.connect("source-read", add_contents)
     app.connect("sphinx-click-process-options", leave_out_missing_defaults)
+    app.connect("sphinx-click-process-description", keep_backslashes)
     app.connect("source-read", name_outside_files)
