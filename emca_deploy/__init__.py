@@ -12,6 +12,7 @@ from emca_deploy._version import __version__
 
 if TYPE_CHECKING:
     from emca_deploy.api.build import BuildReport, build
+    from emca_deploy.api.bundle import BundleRequest, bundle, inspect_bundle
     from emca_deploy.api.calibrate import CalibrateReport, CalibrateRequest, calibrate
     from emca_deploy.api.compare import compare
     from emca_deploy.api.demo import demo
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BuildReport",
     "BuildRequest",
+    "BundleRequest",
     "CalibrateReport",
     "CalibrateRequest",
     "DeployRequest",
@@ -65,6 +67,7 @@ __all__ = [
     "add_device",
     "add_history",
     "build",
+    "bundle",
     "calibrate",
     "check_devices",
     "compare",
@@ -76,6 +79,7 @@ __all__ = [
     "export",
     "gate",
     "history",
+    "inspect_bundle",
     "layers",
     "load_checkpoint",
     "models",
@@ -93,6 +97,7 @@ __all__ = [
 
 _PLACES = {
     "api.build": ("BuildReport", "build"),
+    "api.bundle": ("BundleRequest", "bundle", "inspect_bundle"),
     "api.calibrate": ("CalibrateReport", "CalibrateRequest", "calibrate"),
     "api.compare": ("compare",),
     "api.demo": ("demo",),

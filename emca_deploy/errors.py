@@ -7,6 +7,7 @@ EmcaError                       exit 1
 │   ├── ModelError                  an ONNX model that cannot be read or used
 │   ├── DataError                   a data set, archive or image that cannot be read
 │   ├── EngineError                 an engine that does not belong to this machine, or is damaged
+│   ├── BundleError                 a bundle that is damaged, or cannot be made of these files
 │   └── OutputError                 a place that cannot be written to
 ├── WorkerError                 exit 1: a measuring process crashed or hung
 ├── MissingError                exit 3: a backend, device or permission is missing
@@ -17,6 +18,7 @@ import difflib
 from collections.abc import Iterable
 
 __all__ = [
+    "BundleError",
     "CheckpointError",
     "DataError",
     "EmcaError",
@@ -82,6 +84,10 @@ class DataError(InputError):
 
 class EngineError(InputError):
     """An engine is for another machine, or is damaged."""
+
+
+class BundleError(InputError):
+    """A bundle is damaged, or cannot be made of these files."""
 
 
 class OutputError(InputError):

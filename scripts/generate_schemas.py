@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from emca_deploy.results.accuracy import AccuracyReport
+from emca_deploy.results.bundle import BundleReport
 from emca_deploy.results.deploy import DeployReport
 from emca_deploy.results.detection import DetectionReport
 from emca_deploy.results.history import HistoryReport
@@ -35,6 +36,7 @@ SCHEMAS: dict[str, Any] = {
     "sweep": SweepReport,
     "sweep-cell": CellResult,
     "report": SweepDocument,
+    "bundle": BundleReport,
 }
 """Name of the command, and of the task where a command has several documents -> the record that it prints."""
 

@@ -11,6 +11,7 @@ from emca_deploy.remote.protocol import ZIP_DATE
 __all__ = ["LEFT_OUT", "agent_bytes"]
 
 LEFT_OUT = (
+    "bundles",
     "calibration",
     "canonical",
     "commands",

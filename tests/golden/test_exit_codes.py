@@ -58,6 +58,9 @@ REFUSED: dict[str, list[tuple[str, int]]] = {
     ],
     "demo": [("--duration 0.1", 2), ("-o text.onnx", 2)],
     "report": [("none", 2), (".", 2)],
+    "bundle": [("none -o x.emca", 2), ("net.onnx -o x.emca", 2), ("text.json -o x.emca", 2)],
+    "inspect": [("none", 2), ("text.json", 2), (".", 2)],
+    "verify": [("none", 2), ("text.json", 2), (".", 2)],
     "devices": [("check none", 2), ("add x y z", 2), ("ad", 2), ("remove none", 2)],
     "doctor": [("--no", 2)],
 }

@@ -115,6 +115,13 @@ def test_history(ask: Ask, golden: Any) -> None:
     golden("json/history", ask("history", "show", "p50", "--store", "history.db"))
 
 
+def test_bundle(ask: Ask, golden: Any) -> None:
+    assert run(["build", "net.onnx", "--backend", "onnxruntime", "-o", "net.engine", *ONE]) == 0
+    golden("json/bundle", ask("bundle", "net.engine", "-o", "net.emca"))
+    golden("json/inspect", ask("inspect", "net.emca"))
+    golden("json/verify", ask("verify", "net.emca"))
+
+
 def test_layers(ask: Ask, golden: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from emca_deploy.api import layers
 

@@ -1,0 +1,151 @@
+"""`bundle`, `inspect` and `verify`: everything that a deployment needs in one file, which cannot change unnoticed."""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from emca_deploy._progress import Stage, silent
+from emca_deploy.artifacts import sha256_file
+from emca_deploy.atomic import atomic_write, hidden_folder
+from emca_deploy.bundles.bill import bill_of
+from emca_deploy.bundles.canonical_zip import write_archive
+from emca_deploy.bundles.contents import Contents, collect
+from emca_deploy.bundles.opened import SUMS, checksums, open_bundle
+from emca_deploy.bundles.package import PACKAGE, PackageFacts, package_json
+from emca_deploy.errors import InputError, OutputError
+from emca_deploy.reporting.card import card_of
+from emca_deploy.results.bundle import BundleReport, BundleVariant
+
+__all__ = ["BundleRequest", "bundle", "inspect_bundle"]
+
+ARCHIVE = ".emca"
+CARD, BILL, LABELS, LICENCE = "MODEL_CARD.md", "sbom.cdx.json", "labels.txt", "LICENCE.txt"
+
+
+@dataclass(frozen=True)
+class BundleRequest:
+    """Options of a bundle.
+
+    Attributes:
+        sources: folders of deployments, or artifacts with their manifests: ONNX models and engines.
+        output: the bundle: an archive where it ends with ".emca", else a folder, which must not exist.
+        name: name of the model; None takes that of the deployment or the architecture.
+        labels: text file with the name of a class in each line.
+        licence: licence of the checkpoint: a name such as "Apache-2.0", or a text file.
+    """
+
+    sources: tuple[Path, ...]
+    output: Path
+    name: str | None = None
+    labels: Path | None = None
+    licence: str | None = None
+
+
+def bundle(request: BundleRequest, stage: Stage = silent) -> BundleReport:
+    """Write a bundle. The same inputs make the same bytes.
+
+    Raises:
+        BundleError: the artifacts do not belong together, or cannot be in a bundle.
+        InputError: a file is missing or cannot be read.
+        OutputError: the bundle cannot be written.
+    """
+    with stage("reading artifacts"):
+        contents = collect(request.sources)
+    classes = _classes(request.labels, contents.num_classes)
+    licence, text = _licence(request.licence)
+    name = request.name or contents.title
+    facts = PackageFacts(
+        name, tuple(contents.variants), contents.preprocessing, classes, licence, tuple(_notes(contents, licence))
+    )
+    written = {
+        PACKAGE: _json(package_json(facts)),
+        BILL: _json(bill_of(contents, name, licence)),
+        CARD: card_of(name, _sizes(contents), facts.preprocessing, licence, contents.deployment),
+    }
+    if classes:
+        written[LABELS] = "".join(f"{each}\n" for each in classes)
+    if text:
+        written[LICENCE] = text
+    with stage("writing the bundle"), hidden_folder(request.output.absolute().parent) as place:
+        _write(request.output, _with_texts(contents.files, written, place), place)
+    with stage("verifying"):
+        return inspect_bundle(request.output)
+
+
+def _json(document: Mapping[str, object]) -> str:
+    return json.dumps(document, indent=1, allow_nan=False) + "\n"
+
+
+def _sizes(contents: Contents) -> tuple[tuple[BundleVariant, float], ...]:
+    return tuple((variant, contents.files[variant.file].stat().st_size / 2**20) for variant in contents.variants)
+
+
+def _notes(contents: Contents, licence: str | None) -> Iterator[str]:
+    preprocessing = contents.preprocessing
+    if preprocessing is not None and preprocessing.assumed:
+        yield f"nobody stated parts of the preprocessing, which are assumed: {', '.join(preprocessing.assumed)}"
+    if licence is None:
+        yield "the licence of the checkpoint is not stated; set --licence"
+
+
+def _classes(path: Path | None, number: int | None) -> tuple[str, ...]:
+    if path is None:
+        return ()
+    found = tuple(line.strip() for line in _read(path).splitlines() if line.strip())
+    if number is not None and len(found) != number:
+        problem = f"{path}: has {len(found)} names, and the network {number} classes"
+        raise InputError(problem, "write one name in each line, in the order of the logits")
+    return found
+
+
+def _licence(given: str | None) -> tuple[str | None, str]:
+    """Return the name of a licence, and its text where a file was named."""
+    if given is None or not Path(given).is_file():
+        return given, ""
+    return f"see {LICENCE}", _read(Path(given))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as exc:
+        raise InputError(f"{path}: cannot be read: {exc.strerror}", "check the path and its permissions") from exc
+    except UnicodeDecodeError as exc:
+        raise InputError(f"{path}: is not text in UTF-8", "save it as UTF-8") from exc
+
+
+def _with_texts(files: Mapping[str, Path], texts: Mapping[str, str], place: Path) -> dict[str, Path]:
+    """Return all files by name: `files`, these texts, which are written in `place`, and the list of their checksums."""
+    found = dict(files)
+    for name, text in texts.items():
+        found[name] = place / name
+        found[name].write_text(text, encoding="utf-8")
+    sums = place / SUMS
+    sums.write_bytes(checksums({name: sha256_file(path) for name, path in found.items()}))
+    return {**found, SUMS: sums}
+
+
+def _write(output: Path, files: Mapping[str, Path], place: Path) -> None:
+    if output.suffix.lower() == ARCHIVE:
+        with atomic_write(output) as temporary, temporary.open("wb") as stream:
+            write_archive(stream, files)
+        return
+    if output.exists():
+        raise OutputError(f"{output}: exists", f"name a new folder, or a file that ends with {ARCHIVE}")
+    folder = place / "bundle"
+    for name, path in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, folder / name)
+    folder.rename(output)
+
+
+def inspect_bundle(path: Path | str) -> BundleReport:
+    """Return what a bundle holds, after comparing every byte with its checksums. Nothing of it is loaded or run.
+
+    Raises:
+        BundleError: a byte differs, a file is missing or there is one too many, or it is no bundle.
+        InputError: it does not exist or cannot be read.
+    """
+    return open_bundle(Path(path)).report()
