@@ -82,9 +82,9 @@ class RaplSource(TelemetrySource):
         return self
 
     def __exit__(self, *error: object) -> None:
-        for zone in self._zones:
+        zones, self._zones = self._zones, []  # first: a read that is late in another thread must not close them again
+        for zone in zones:
             os.close(zone.descriptor)
-        self._zones.clear()
 
     def read(self) -> Reading:
         """Return the joules since the source was opened."""
@@ -93,7 +93,7 @@ class RaplSource(TelemetrySource):
                 sensible = zone.advance()
             except (OSError, ValueError):
                 sensible = False
-            if not sensible:
+            if not sensible and zone in self._zones:
                 self.notes.append(f"rapl: the counter {zone.name} can no longer be read: its values and the total end there")
                 self._zones.remove(zone)
                 os.close(zone.descriptor)

@@ -122,6 +122,11 @@ def test_a_server_that_is_not_there_is_found_before_measuring(tmp_path, monkeypa
     assert not place.exists()
 
 
+@pytest.mark.parametrize("uri", ["http://[bad", "nothing://host", "sqlite:////none/at/all.db"])
+def test_an_address_that_cannot_be_used_is_refused(uri, tmp_path, refused):
+    assert uri in refused(*PROFILE, "-o", tmp_path / "result.json", "--mlflow", uri, code=3)
+
+
 @pytest.mark.usefixtures("in_process")
 def test_a_server_that_fails_later_loses_no_measurement(folder, monkeypatch, capsys):
     from mlflow.tracking import MlflowClient

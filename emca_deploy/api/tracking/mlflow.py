@@ -1,13 +1,13 @@
 """Sends finished results to MLflow; a run that is there already is not sent again."""
 
 import os
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from emca_deploy._optional import import_optional
 from emca_deploy._progress import Progress
@@ -21,6 +21,7 @@ EXPERIMENT = "emca-deploy"
 """Name of the experiment, unless MLFLOW_EXPERIMENT_NAME gives another."""
 
 _KEY = PREFIX + "key"
+_LOGIN = re.compile(r"//[^/@\s]*@")
 _LONGEST = 6000  # characters of a parameter; of a tag 8000
 _SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # MLflow's own would wait for a server that is not there for minutes
@@ -61,7 +62,7 @@ def check_mlflow(uri: str) -> None:
         raise
     except Exception as exc:  # MLflow raises those of requests, sqlalchemy and its own
         remedy = "check the address, or leave --mlflow out; a database needs: pip install mlflow"
-        raise MissingError(f"{_shown(uri)}: MLflow cannot be used: {_reason(exc, uri)}", remedy) from exc
+        raise MissingError(f"{_shown(uri)}: MLflow cannot be used: {_reason(exc)}", remedy) from exc
 
 
 def log_to_mlflow(results: Sequence[Path], uri: str, progress: Progress | None = None) -> MlflowLogged:
@@ -88,26 +89,23 @@ def log_to_mlflow(results: Sequence[Path], uri: str, progress: Progress | None =
     except Exception as exc:
         places = " ".join(shell_word(str(path)) for path in results)
         remedy = f"emca-deploy history add {places} --mlflow {shell_word(_shown(uri))}"
-        raise OutputError(f"{_shown(uri)}: the results are written, but not logged: {_reason(exc, uri)}", remedy) from exc
+        raise OutputError(f"{_shown(uri)}: the results are written, but not logged: {_reason(exc)}", remedy) from exc
     return MlflowLogged(tracker.experiment, tracker.added, tracker.known)
 
 
-def _reason(error: BaseException, uri: str) -> str:
-    """Return one line: what the operating system said, if anything, else the library's text without a password in it."""
+def _reason(error: BaseException) -> str:
+    """Return one line: what the operating system said, if anything, else the library's text."""
     inner: BaseException | None = error
     while inner is not None:
         if isinstance(inner, OSError) and inner.strerror:
             return inner.strerror
         inner = inner.__context__
-    login, at, _ = urlsplit(uri).netloc.rpartition("@")
-    text = str(error).replace(login + at, "") if at else str(error)
-    return " ".join(text.split())[:300]
+    return " ".join(_shown(str(error)).split())[:300]
 
 
-def _shown(uri: str) -> str:
-    """Return an address without the password that it may hold."""
-    parts = urlsplit(uri)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else uri
+def _shown(text: str) -> str:
+    """Return a text without the passwords of addresses in it."""
+    return _LOGIN.sub("//", text)
 
 
 class _Tracker:

@@ -121,3 +121,21 @@ def test_descriptors_are_closed(tmp_path):
         source.read()
         assert len(descriptors()) > len(before)
     assert descriptors() == before
+
+
+def test_a_read_that_is_late_closes_nothing_again(tmp_path, monkeypatch):
+    """A recorder that waited long enough for its thread closes the sources while that still reads."""
+    for index in range(2):
+        zone(tmp_path, f"intel-rapl:{index}", f"package-{index}", 1)
+    closed, close = [], os.close
+    monkeypatch.setattr(os, "close", lambda descriptor: (closed.append(descriptor), close(descriptor)))
+    with RaplSource(tmp_path) as source:
+        opened = [each.descriptor for each in source._zones]
+
+        def late(descriptor):
+            source.__exit__()
+            return int(os.pread(descriptor, 32, 0))
+
+        monkeypatch.setattr("emca_deploy.telemetry.rapl._number", late)
+        source.read()
+    assert sorted(closed) == sorted(opened)
