@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from emca_deploy.reporting.details.accuracy import flip_styles
 from emca_deploy.reporting.details.cell import CellDetails, details_of, numbers_of_each, shared_facts
 from emca_deploy.reporting.details.found import Found
 from emca_deploy.reporting.detection_page import flip_pictures, precision_columns
@@ -64,6 +65,7 @@ def render_html(report: DeployReport, found: Found | None = None) -> str:
         created=moment(report.created),
         details=details,
         script=scripts_of(details),
+        pictures=flip_styles({each.index: each for each in report.pictures}, [card for each in details for card in each.cards]),
         images=report.candidates[0].accuracy.samples,
         **_choices(report),
         **_facts_of(report),

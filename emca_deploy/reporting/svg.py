@@ -1,12 +1,13 @@
 """The shapes of the plots as SVG text. All text from outside is escaped here."""
 
+from collections.abc import Sequence
 from html import escape
 
 from emca_deploy.reporting.formats import plain
 
 __all__ = [
     "COLOURS", "Point", "box", "document", "fitting", "line", "lines", "marker", "outline", "path", "photograph", "polyline",
-    "swatch", "tag", "text", "text_width_px",
+    "squares", "swatch", "tag", "text", "text_width_px",
 ]  # fmt: skip
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
@@ -79,6 +80,12 @@ def polyline(points: list[Point], colour: str) -> str:
     """Return a line through points."""
     places = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
     return f'<polyline points="{places}" fill="none" stroke="{colour}" stroke-width="1.5"/>'
+
+
+def squares(centres: Sequence[Point], radii: Sequence[float], colour: str) -> str:
+    """Return filled squares around points as one element; a radius is half a side."""
+    steps = "".join(f"M{x - r:.1f} {y - r:.1f}h{2 * r:g}v{2 * r:g}h{-2 * r:g}Z" for (x, y), r in zip(centres, radii, strict=True))
+    return f'<path d="{steps}" fill="{colour}" stroke="currentColor" stroke-width="0.5"/>'
 
 
 def box(left: float, right: float, top: float, height: float, colour: str) -> str:

@@ -50,6 +50,7 @@
     keys.firstChild.focus();
     new ResizeObserver(() => plot.setSize(size())).observe(figure);
     drawn.push(plot);
+    figure.plot = plot;
   }
 
   for (const figure of document.querySelectorAll("figure.zoom")) {

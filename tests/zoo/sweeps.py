@@ -1,4 +1,4 @@
-"""Folders of synthetic sweeps, with samples from a fixed seed."""
+"""Folders of synthetic sweeps, and synthetic deployments, with samples from a fixed seed."""
 
 import itertools
 import random
@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from emca_deploy.artifacts import write_json
-from emca_deploy.results.accuracy import AccuracyReport, Flips, ReferenceComparison
+from emca_deploy.results.accuracy import AccuracyReport, ConfidenceBin, Flip, Flips, ReferenceComparison
 from emca_deploy.results.codec import to_json
+from emca_deploy.results.deploy import DeployCandidate, DeployReport
 from emca_deploy.results.latency import Failure, LatencyResult, LatencySummary, ProtocolRecord
 from emca_deploy.results.sweep import CellResult, SweepCell, SweepReport, SweepRow, row_of, with_front
 from emca_deploy.results.telemetry import Power, SourceTelemetry, TelemetryResult, ValueSummary
@@ -57,10 +58,22 @@ def result_of(cell: SweepCell, seed: int, calls: int = 240, *, labels: bool = Tr
     lost = _LOST[cell.precision]
     won, top1 = lost // 3, 88.0 + 1.5 * step
     drop = 100 * (lost - won) / IMAGES
+    flips = tuple(Flip(index, f"images/{index}.png", 1, 1, 2) for index in range(min(lost + won, 8)))
     against = ReferenceComparison(
-        f"shared/{cell.model}", top1, 99.0, 99.5, 35.0, drop, (drop - 0.12, drop + 0.12), flips=Flips(lost + won, lost, won)
+        f"shared/{cell.model}",
+        top1,
+        99.0,
+        99.5,
+        35.0,
+        drop,
+        (drop - 0.12, drop + 0.12),
+        flips=Flips(lost + won, lost, won, flips),
+        ece=1.0,
+        reliability=_bins(1.0),
     )
-    accuracy = AccuracyReport(f"shared/{cell.model}", IMAGES, top1 - drop, 99.0, against, ece=1.2, mean_confidence=90.0)
+    accuracy = AccuracyReport(
+        f"shared/{cell.model}", IMAGES, top1 - drop, 99.0, against, ece=1.2, mean_confidence=90.0, reliability=_bins(1.2)
+    )
     inputs = {"cell": to_json(cell), "model": {"sha256": {cell.model: "ab" * 32}}, "emca_deploy": "0.1.0"}
     result = CellResult(
         key=f"{seed:016x}",
@@ -76,6 +89,29 @@ def result_of(cell: SweepCell, seed: int, calls: int = 240, *, labels: bool = Tr
         environment=ENVIRONMENT,
     )
     return replace(result, **changes)
+
+
+def _bins(gap: float) -> tuple[ConfidenceBin, ...]:
+    return tuple(ConfidenceBin(100 * step, 6.5 * step, max(6.5 * step - gap, 0.0)) for step in range(1, 16))
+
+
+def deployment_of(cells: Sequence[SweepCell]) -> DeployReport:
+    """Return a deployment whose candidates have the results of cells of one model, the first as baseline."""
+    results = [result_of(cell, seed) for seed, cell in enumerate(cells)]
+    candidates = []
+    for result in results:
+        assert result.latency is not None
+        assert result.accuracy is not None
+        assert results[0].latency is not None
+        ratio = results[0].latency.latency_ms.p50 / result.latency.latency_ms.p50
+        name, limits = f"{result.cell.backend} {result.cell.precision}", (ratio * 0.98, ratio * 1.02)
+        candidates.append(
+            DeployCandidate(name, result.file_mib or 0.0, result.latency, result.accuracy, ratio, limits if candidates else None)
+        )
+    return DeployReport(
+        "a model", candidates[0].name, tuple(candidates), {"method": "minmax"}, {"max_abs": 1e-6}, ENVIRONMENT,
+        "emca-deploy deploy", "2026-01-02T03:04:05+00:00", 60.0,
+    )  # fmt: skip
 
 
 def failed(result: CellResult) -> CellResult:

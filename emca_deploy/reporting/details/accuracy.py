@@ -1,5 +1,6 @@
 """How right a classifier's confidences are, and the images whose class differs from the reference's."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,18 +11,19 @@ from emca_deploy.reporting.formats import fixed, plain
 from emca_deploy.results.accuracy import AccuracyReport, ConfidenceBin, Flip, Flips
 from emca_deploy.results.deploy import Picture
 
-__all__ = ["FlipCard", "flip_cards", "flips_words", "reliability_plot"]
+__all__ = ["FlipCard", "flip_cards", "flip_styles", "flips_words", "reliability_plot"]
 
 WIDTH, HEIGHT = 460, 230
-MOST_CARDS = 8
+MOST_CARDS = 6
 
 
 @dataclass(frozen=True)
 class FlipCard:
-    """An image whose class differs: its file name, its picture as a data URL or "", and the classes in words."""
+    """An image whose class differs: its file name, whether the page has its picture, its number, and the classes in words."""
 
     file: str
-    picture: str
+    pictured: bool
+    index: int
     lines: tuple[str, ...]
 
 
@@ -39,11 +41,11 @@ def reliability_plot(name: str, report: AccuracyReport) -> str:
     for words, bins, index, ece in [*series, ("this model", report.reliability, 0, report.ece)]:
         points = [(axes[0].px(each.confidence), axes[1].px(each.accuracy)) for each in bins]
         shapes.append(svg.polyline(points, svg.COLOURS[index]))
-        shapes += [svg.marker(index, *point, radius) for point, radius in zip(points, _radii(bins), strict=True)]
+        shapes.append(svg.squares(points, _radii(bins), svg.COLOURS[index]))
         label = f"{words}: ECE {fixed(ece)} %"
-        shapes += [svg.marker(index, place + 6, 10, 5), svg.text(place + 17, 15, label)]
+        shapes += [svg.squares([(place + 6, 10)], [5], svg.COLOURS[index]), svg.text(place + 17, 15, label)]
         place += 34 + svg.text_width_px(label)
-        told.append(f"{label}, {', '.join(f'{each.confidence:.0f} %: {each.accuracy:.0f} % right' for each in bins)}")
+        told.append(f"{label}, {sum(each.images for each in bins):,} images in {len(bins)} bins")
     return svg.document(name, (WIDTH, HEIGHT), "Accuracy by confidence, %", "; ".join(told), shapes)
 
 
@@ -63,10 +65,10 @@ def flips_words(flips: Flips) -> str:
 
 def flip_cards(flips: Flips, pictures: Mapping[int, Picture], names: Mapping[int, str]) -> list[FlipCard]:
     """Return a card for each of the first flips: those where only the reference is right come first."""
-    return [_card(each, pictures.get(each.index), names) for each in flips.worst(MOST_CARDS)]
+    return [_card(each, each.index in pictures, names) for each in flips.worst(MOST_CARDS)]
 
 
-def _card(flip: Flip, picture: Picture | None, names: Mapping[int, str]) -> FlipCard:
+def _card(flip: Flip, pictured: bool, names: Mapping[int, str]) -> FlipCard:
     def called(label: int) -> str:
         return plain(names.get(label, f"class {label}"))
 
@@ -74,5 +76,14 @@ def _card(flip: Flip, picture: Picture | None, names: Mapping[int, str]) -> Flip
     if flip.label is not None:
         kind = "lost" if flip.label == flip.reference else "gained" if flip.label == flip.candidate else "wrong in both"
         lines.append(f"{kind}: it is {called(flip.label)}")
-    data = "" if picture is None else f"data:image/jpeg;base64,{picture.jpeg}"
-    return FlipCard(plain(flip.file) or f"image {flip.index}", data, tuple(lines))
+    return FlipCard(plain(flip.file) or f"image {flip.index}", pictured, flip.index, tuple(lines))
+
+
+_BASE64 = re.compile(r"[A-Za-z0-9+/=]+")
+
+
+def flip_styles(pictures: Mapping[int, Picture], cards: Sequence[FlipCard]) -> str:
+    """Return style rules with the picture of each card, each once: several candidates show the same image."""
+    shown = sorted({card.index for card in cards if card.pictured})
+    rules = [(index, pictures[index].jpeg) for index in shown if _BASE64.fullmatch(pictures[index].jpeg)]
+    return "\n".join(f".flip-{index} {{ background-image: url(data:image/jpeg;base64,{jpeg}); }}" for index, jpeg in rules)

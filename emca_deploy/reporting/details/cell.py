@@ -23,7 +23,7 @@ from emca_deploy.results.telemetry import TelemetryResult
 __all__ = ["CellDetails", "Drawing", "LayersTable", "Shared", "details_of", "numbers_of_each", "shared_facts"]
 
 _LAYERS, _UNITS = 12, 12
-_NUMBERS, _FEWEST = 150_000, 300
+_NUMBERS, _FEWEST = 100_000, 300
 """Most numbers of all plots to zoom into on a page, and fewest of one plot."""
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from emca_deploy.reporting.details.accuracy import flip_styles
 from emca_deploy.reporting.details.cell import CellDetails, Shared, details_of, numbers_of_each, shared_facts
 from emca_deploy.reporting.details.found import Found
 from emca_deploy.reporting.exchange import as_csv
@@ -60,7 +61,8 @@ def render_sweep(document: SweepDocument, cells: Mapping[str, CellResult], found
     series = series_of([row for row, _ in shown if row.status == "done"])
     shared = shared_facts([cells[row.key] for row, _ in shown if row.key in cells])
     text = as_csv(values_of(document, names))
-    details = _details(document, cells, names, shared, found or Found())
+    found = found or Found()
+    details = _details(document, cells, names, shared, found)
     return render_page(
         "sweeps/page.html",
         sweep=sweep,
@@ -76,6 +78,7 @@ def render_sweep(document: SweepDocument, cells: Mapping[str, CellResult], found
         rows=[(row, OUTCOMES[verdict.outcome], verdict.outcome) for row, verdict in shown],
         csv=b64encode(text.encode()).decode(),
         script=scripts_of(details),
+        pictures=flip_styles(found.pictures, [card for each in details for card in each.cards]),
         details=details,
         against=document.against,
         changes=[(names[each.key], *change_of(each)) for each in document.changes],

@@ -1,4 +1,4 @@
-"""The page of a sweep in a real browser."""
+"""The pages of a sweep and of a deployment in a real browser."""
 
 import csv
 import io
@@ -10,7 +10,8 @@ import pytest
 from browser import CHROMIUM, run_in_page
 
 from emca_deploy.cli import run
-from zoo.sweeps import cells_of, failed, result_of, write_sweep
+from emca_deploy.results.codec import to_json
+from zoo.sweeps import cells_of, deployment_of, failed, result_of, write_sweep
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")]
 
@@ -30,7 +31,7 @@ found.descending = [heads[time].getAttribute("aria-sort"), texts(time)];
 const filter = doc.getElementById("filter");
 filter.value = "int8 openvino";
 filter.dispatchEvent(new view.Event("input"));
-found.filtered = texts(place("backend"));
+found.filtered = texts(Math.max(place("backend"), 0));
 let copied;
 Object.defineProperty(view.navigator, "clipboard", { value: { writeText: async (text) => { copied = text; } } });
 doc.getElementById("copy").click();
@@ -44,8 +45,28 @@ found.opened = doc.getElementById(link.getAttribute("href").slice(1)).open;
 return found;
 """
 
+ZOOM = """
+const found = { openers: doc.querySelectorAll("button.opener").length, canvases: doc.querySelectorAll("canvas").length };
+doc.querySelector("details.cell").open = true;
+const figure = doc.querySelector("figure.zoom");
+figure.querySelector("button.opener").click();
+const focused = doc.activeElement.textContent;
+const range = () => { const { min, max } = figure.plot.scales.x; return [min, max]; };
+const pause = () => new Promise((done) => setTimeout(done, 50));
+await pause();
+const steps = [range()];
+for (const each of figure.querySelectorAll(".tools button")) {
+  each.click();
+  await pause();
+  steps.push(range());
+}
+return { ...found, focused, steps, drawn: figure.querySelectorAll("canvas").length, room: doc.documentElement.scrollWidth,
+  svg: view.getComputedStyle(figure.querySelector("svg")).display };
+"""
+
 AXE = """
 for (const each of doc.querySelectorAll("details")) each.open = true;
+for (const each of Array.from(doc.querySelectorAll("button.opener")).slice(0, 2)) each.click();
 const script = doc.createElement("script");
 script.textContent = source;
 doc.head.append(script);
@@ -84,13 +105,51 @@ def test_the_table_sorts_filters_and_copies(width_px, page, tmp_path):
     assert found["opened"]
 
 
+@pytest.fixture(scope="module")
+def deployment_page(tmp_path_factory):
+    """The page of a deployment of four candidates with requirements."""
+    folder = tmp_path_factory.mktemp("deployed")
+    (folder / "result.json").write_text(json.dumps(to_json(deployment_of(cells_of(models=["a.onnx"])))))
+    assert run(["report", str(folder), "--require", "drop<=2, p50<=60ms"]) == 0
+    return folder / "report.html"
+
+
 @pytest.mark.parametrize("width_px", [390, 1300])
-def test_axe_finds_nothing(width_px, page, tmp_path):
+def test_a_deployments_table_sorts_and_its_recommendation_is_on_the_first_screen(width_px, deployment_page, tmp_path):
+    found, messages = run_in_page(deployment_page, tmp_path, width_px, STEPS.replace("ms per image", "p50 ms"))
+    assert "error" not in found, found
+    assert messages == []
+    assert found["room"] <= width_px
+    assert found["sentence"] < 450
+    way, times = found["ascending"]
+    assert (way, times) == ("ascending", sorted(times, key=float))
+    assert found["descending"] == ["descending", times[::-1]]
+    assert [row["name"] for row in csv.DictReader(io.StringIO(found["copied"]))] == ["openvino int8"]
+    assert found["opened"]
+
+
+@pytest.mark.parametrize("width_px", [390, 1300])
+def test_a_plot_over_time_is_drawn_when_it_is_asked_for_and_zoomed_into_by_keys(width_px, deployment_page, tmp_path):
+    found, messages = run_in_page(deployment_page, tmp_path, width_px, ZOOM)
+    assert "error" not in found, found
+    assert messages == []
+    assert (found["openers"], found["canvases"], found["drawn"], found["svg"]) == (4, 0, 1, "none")
+    assert found["focused"] == "Zoom in"
+    assert found["room"] <= width_px
+    whole, inside, outside, *_, last = found["steps"]
+    assert inside[1] - inside[0] == (whole[1] - whole[0]) / 2
+    assert outside == whole == last
+
+
+@pytest.mark.parametrize("kind", ["sweep", "deployment"])
+@pytest.mark.parametrize("width_px", [390, 1300])
+def test_axe_finds_nothing(kind, width_px, page, deployment_page, tmp_path):
     """EMCA_DEPLOY_AXE is the path of axe.min.js: npm pack axe-core."""
     place = os.environ.get("EMCA_DEPLOY_AXE")
     if place is None:
         pytest.skip("EMCA_DEPLOY_AXE does not name axe.min.js")
     source = json.dumps(Path(place).read_text(encoding="utf-8")).replace("</", "<\\/")
-    found, messages = run_in_page(page, tmp_path, width_px, f"const source = {source};{AXE}")
+    place_of = {"sweep": page, "deployment": deployment_page}
+    found, messages = run_in_page(place_of[kind], tmp_path, width_px, f"const source = {source};{AXE}")
     assert found == []
     assert messages == []
