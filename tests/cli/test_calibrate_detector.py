@@ -35,6 +35,7 @@ def calibrated(folder, model, backend, *more):
     return onnx.load(output).graph
 
 
+@pytest.mark.usefixtures("in_threads")
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
 def test_an_int8_detector_agrees_with_its_float_form(detector, backend, capsys):
     pytest.importorskip(backend)

@@ -6,12 +6,7 @@ import pytest
 
 from emca_deploy.cli import run
 
-
-@pytest.fixture(autouse=True)
-def _threads(request):
-    """Validate in this process, apart from the test of what is inside the gate."""
-    if "inside" not in request.node.name:
-        request.getfixturevalue("in_threads")
+pytestmark = pytest.mark.usefixtures("in_threads")  # golden/test_json.py has the gate with processes
 
 
 @pytest.fixture

@@ -8,17 +8,24 @@ import onnx
 import pytest
 
 from emca_deploy.cli import run
+from zoo.detectors import small_detectors
 
 FRESH = ["export", "--random-init", "--num-classes", "3"]
-FASTER = [*FRESH, "--arch", "faster_rcnn_emca_eca_resnet18_fpn", "--image-size", "64"]
-RETINANET = [*FRESH, "--arch", "retinanet_eca_resnet18_fpn"]
+FASTER = [*FRESH, "--arch", "faster_rcnn_emca_eca_resnet10_fpn", "--image-size", "64"]
+RETINANET = [*FRESH, "--arch", "retinanet_eca_resnet10_fpn"]
+
+
+@pytest.fixture(autouse=True)
+def small():
+    with small_detectors():
+        yield
 
 
 def test_a_detector_becomes_one_file_and_its_manifest(tmp_path, capsys):
     model = tmp_path / "retinanet.onnx"
     assert run([*RETINANET, "--image-size", "128", "--max-detections", "30", "-o", str(model), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert (document["arch"], document["num_classes"], document["task"]) == ("retinanet_eca_resnet18_fpn", 3, "detection")
+    assert (document["arch"], document["num_classes"], document["task"]) == ("retinanet_eca_resnet10_fpn", 3, "detection")
     assert document["parity"]["max_rel"] < 1e-4
     assert document["parity"]["found"]["images"] > 4
     manifest = json.loads((tmp_path / "retinanet.onnx.manifest.json").read_text())
@@ -84,9 +91,9 @@ def test_a_detector_of_50_layers_is_exported_within_six_gib(tmp_path):
         ([*RETINANET, "--image-size", "128", "--roi", "gridsample"], "--roi"),
         ([*FASTER, "--part", "dense", "--roi", "gridsample"], "--roi"),
         ([*FASTER, "--form", "dla"], "--form dla"),
-        ([*FRESH, "--arch", "resnet18", "--image-size", "64", "--part", "dense"], "--part"),
-        ([*FRESH, "--arch", "resnet18", "--image-size", "64", "--roi", "roialign"], "--roi"),
-        ([*FRESH, "--arch", "resnet18", "--image-size", "64", "--max-detections", "5"], "--max-detections"),
+        ([*FRESH, "--arch", "resnet10", "--image-size", "64", "--part", "dense"], "--part"),
+        ([*FRESH, "--arch", "resnet10", "--image-size", "64", "--roi", "roialign"], "--roi"),
+        ([*FRESH, "--arch", "resnet10", "--image-size", "64", "--max-detections", "5"], "--max-detections"),
     ],
 )
 def test_options_that_do_not_fit_are_refused_before_the_work(tmp_path, capsys, arguments, words):

@@ -6,9 +6,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-import small
+
+from emca_deploy import cli
+from emca_deploy.backends import records
+from emca_deploy.backends.registry import available
 
 RECORD = """
 from emca_deploy.backends.backend import Backend, Package
@@ -111,8 +115,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(site: Path) -> Callable[..., str]:
     def command(*arguments: object) -> str:
         path = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")]), str(Path(__file__).parents[2])])
-        program = [small.__file__] if arguments[0] == "deploy" else ["-m", "emca_deploy"]  # the former imports torch at once
-        command = [sys.executable, *program, *map(str, arguments)]
+        command = [sys.executable, "-m", "emca_deploy", *map(str, arguments)]
         environment = {**os.environ, "PYTHONPATH": path, "COLUMNS": "200"}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stderr
@@ -131,6 +134,23 @@ def test_help_offers_it(run: Callable[..., str], command: str) -> None:
     assert "broken" not in shown
 
 
+@pytest.fixture
+def installed(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both distributions are found by this process, as if they had been there when it started."""
+    monkeypatch.syspath_prepend(site)
+    for name, record in records._by_name().items():
+        if name in ("toy", "broken"):
+            monkeypatch.setitem(records.BACKENDS, name, record)
+
+
+@pytest.mark.usefixtures("installed")
+def test_it_is_available_and_what_is_wrong_with_the_other_is_said() -> None:
+    found = available()
+    assert (found["toy"].reason, found["toy"].version) == (None, "1.0")
+    assert "its library is too old" in str(found["broken"].reason)
+
+
+@pytest.mark.slow  # loads every library; the test above and test_doctor.py cover the parts
 def test_doctor_sees_it_and_says_what_is_wrong_with_the_other(run: Callable[..., str]) -> None:
     found = json.loads(run("doctor", "--json"))["backends"]
     assert (found["toy"]["usable"], found["toy"]["version"]) == (True, "1.0")
@@ -138,21 +158,28 @@ def test_doctor_sees_it_and_says_what_is_wrong_with_the_other(run: Callable[...,
     assert "its library is too old" in found["broken"]["reason"]
 
 
-def test_it_runs_and_is_validated(run: Callable[..., str], model: Path, labelled_images: Path) -> None:
+def test_it_runs_in_a_process(run: Callable[..., str], model: Path) -> None:
     document = json.loads(run("profile", f"toy={model}", "--duration", "0.2", "--threads", "1", "--json"))
     assert [result["backend"] for result in document["results"]] == ["toy"]
     assert document["environment"]["versions"]["toy-backend"] == "1.0"
-    compared = ["--reference", model, "--data", labelled_images, "--json"]
-    document = json.loads(run("validate", model, "--backend", "toy", *compared))
-    assert document["reference"]["agreement"] == 100.0
 
 
+@pytest.mark.usefixtures("installed", "in_threads")  # the test above has it in processes
+def test_it_is_validated(model: Path, labelled_images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["validate", model, "--backend", "toy", "--reference", model, "--data", labelled_images, "--json"]
+    assert cli.run([str(word) for word in words]) == 0
+    assert json.loads(capsys.readouterr().out)["reference"]["agreement"] == 100.0
+
+
+@pytest.mark.usefixtures("installed", "in_threads")
 def test_deploy_calibrates_builds_measures_and_validates_it(
-    run: Callable[..., str], small_checkpoint: Path, flat_images: Path, labelled_images: Path, tmp_path: Path
+    small_checkpoint: Path, small_networks: Any, flat_images: Path, labelled_images: Path, tmp_path: Path
 ) -> None:
     quick = ["--image-size", "32", "--resize-size", "40", "--duration", "0.5", "--threads", "1", "--samples", "4", "--limit", "6"]
     where = ["--data", flat_images, "--val", labelled_images, "-o", tmp_path / "out"]
-    run("deploy", small_checkpoint, *where, "--backend", "toy", "--recover", "none", *quick)
+    words = ["deploy", small_checkpoint, *where, "--backend", "toy", "--recover", "none", *quick]
+    with small_networks():
+        assert cli.run([str(word) for word in words]) == 0
     report = json.loads((tmp_path / "out" / "result.json").read_text())
     assert [candidate["name"] for candidate in report["candidates"]] == ["toy fp32", "toy int8"]
     assert (tmp_path / "out" / "toy-int8.toy").is_file()

@@ -112,6 +112,7 @@ def test_what_cannot_be_measured_is_refused_before_any_work(own, flat_images, ou
     assert files(out) == set()
 
 
+@pytest.mark.usefixtures("in_threads")
 def test_a_budget_that_is_too_small_is_refused(own, flat_images, out, refused, monkeypatch):
     monkeypatch.setattr(tuning, "_TOLERANCE", 0.01)
     assert "--placement-budget" in refused(*command(own, flat_images, out / "int8.onnx"))

@@ -47,6 +47,7 @@ def read(monkeypatch):
     return counts
 
 
+@pytest.mark.usefixtures("in_threads")
 def test_each_model_is_read_once(tmp_path, small_checkpoint, small_networks, labelled_images, flat_images, read, capsys):
     out = tmp_path / "out"
     words = ["--data", flat_images, "--val", labelled_images, "-o", out, "--image-size", "32", "--resize-size", "40"]

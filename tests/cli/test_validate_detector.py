@@ -20,11 +20,7 @@ LETTERBOX = ("--resize", "letterbox", "--pad", "end", "--pad-value", "mean")
 IMAGES = 12
 
 
-@pytest.fixture(autouse=True)
-def _threads(request):
-    """Let detectors run in this process, apart from those whose figures are compared with COCO's."""
-    if "cocoeval" not in request.node.name:
-        request.getfixturevalue("in_threads")
+pytestmark = pytest.mark.usefixtures("in_threads")  # ssh/test_detector.py has processes
 
 
 @pytest.fixture(scope="module")
