@@ -48,6 +48,23 @@ def pytest_collection_finish() -> None:
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)
     gc.enable()
+    if "onnxruntime" in sys.modules:
+        _open_sessions_with_one_thread()
+
+
+def _open_sessions_with_one_thread() -> None:
+    """Give ONNX Runtime one thread where a test says nothing else: the threads of a session wait in a loop that uses a core."""
+    import onnxruntime
+
+    real = onnxruntime.InferenceSession.__init__
+
+    def open_session(self: Any, model: Any, sess_options: Any = None, *more: Any, **named: Any) -> None:
+        if sess_options is None:
+            sess_options = onnxruntime.SessionOptions()
+            sess_options.intra_op_num_threads = 1
+        real(self, model, sess_options, *more, **named)
+
+    onnxruntime.InferenceSession.__init__ = open_session  # type: ignore[method-assign]
 
 
 @pytest.fixture(autouse=True, scope="module")

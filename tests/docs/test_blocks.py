@@ -158,9 +158,13 @@ def _quick(block):
     return block.runs and block.language == "console" and block.operations and block.operations <= {"plan", "devices"}
 
 
-@pytest.mark.parametrize("page", [page for page in WITH_CODE if any(map(_quick, blocks(page)))])
+QUICK_PAGES = [page for page in WITH_CODE if any(map(_quick, blocks(page)))]
+FIRST = min(QUICK_PAGES, key=lambda page: sum(map(_quick, blocks(page))))
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, marks=() if page == FIRST else pytest.mark.slow) for page in QUICK_PAGES])
 def test_the_quick_commands_of_a_page_run(page, shell, sample):
-    """These commands need no file from other ones; the default run thus starts the command line as a reader does."""
+    """These commands need no file from other ones; the default run thus starts the command line as a reader of one page does."""
     for block in blocks(page):
         if _quick(block):
             shell.run(block)

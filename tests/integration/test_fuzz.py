@@ -5,9 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
-EACH = 60
+EACH = settings.default.max_examples
 
 
 @pytest.fixture(scope="module")

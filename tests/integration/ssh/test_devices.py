@@ -16,7 +16,7 @@ from emca_deploy.remote.board import remote_board
 from emca_deploy.remote.connection import Connection
 
 BOARDS = Path(__file__).parents[2] / "data/boards"
-QUICK = ("--duration", "0.2", "--max-duration", "0.2", "--warmup", "0", "--no-telemetry", "--json")
+QUICK = ("--duration", "0.3", "--max-duration", "0.3", "--warmup", "0.1", "--json")
 TRTEXEC = "#!/bin/sh\necho '&&&& RUNNING TensorRT.trtexec [TensorRT v8502] # trtexec --help'\necho '=== Model Options ==='\n"
 
 
@@ -116,11 +116,14 @@ def test_what_board_it_is_comes_from_its_files(far, tmp_path: Path) -> None:
     assert "installed" in {origin for board in found.values() for origin in board.facts.origins.values()}
 
 
-def test_a_name_is_a_target(far, model, capfd) -> None:
+def test_a_name_is_a_target_where_a_model_is_measured(far, model, capfd) -> None:
     assert run(["devices", "add", "shelf", far.target]) == 0
     capfd.readouterr()
     assert run(["profile", str(model), "--target", "shelf", *QUICK]) == 0
-    (result,) = json.loads(capfd.readouterr().out)["results"]
-    assert result["target"] == far.target
+    document = json.loads(capfd.readouterr().out)
+    (result,) = document["results"]
+    assert (result["artifact"], result["target"]) == (str(model), far.target)
+    assert document["environment"]["ssh"]["target_there"] == "cpu"
+    far.wait_until_nothing_runs()
     assert run(["profile", str(model), "--target", "shelve"]) == 2
     assert "nearest: shelf" in capfd.readouterr().err

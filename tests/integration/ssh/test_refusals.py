@@ -317,7 +317,11 @@ exec sh -c "$SSH_ORIGINAL_COMMAND"
 """
 
 
-def test_a_shell_that_talks(sshds, model, remote_python, monkeypatch, tmp_path):
+def test_a_shell_that_talks_and_a_clock_that_is_wrong(sshds, model, remote_python, monkeypatch, tmp_path):
+    shift = "import sys, time; t = time.time; time.time = lambda: t() + 3600; p = sys.argv[1]; sys.argv[:2] = ['-c']; exec(p)"
+    python = tmp_path / "python3"
+    python.write_text(f'#!/bin/sh\n[ "$1" = -c ] || exec {remote_python} "$@"\nshift\nexec {remote_python} -c "{shift}" "$@"\n')
+    python.chmod(0o755)
     script = tmp_path / "noise"
     script.write_text(NOISE)
     script.chmod(0o755)
@@ -325,20 +329,12 @@ def test_a_shell_that_talks(sshds, model, remote_python, monkeypatch, tmp_path):
     banner.write_text("All your base\n")
     found = sshds(f"ForceCommand {script}", f"Banner {banner}")
     monkeypatch.setenv("EMCA_DEPLOY_SSH_CONFIG", str(found.folder / "ssh_config"))
-    monkeypatch.setenv("EMCA_DEPLOY_REMOTE_PYTHON", remote_python)
+    monkeypatch.setenv("EMCA_DEPLOY_REMOTE_PYTHON", str(python))
     report, _ = done(
         ProfileRequest((str(model),), target=found.target, duration_s=0.2, max_duration_s=0.2, warmup_s=0.1, telemetry=False)
     )
     assert report.complete
     found.wait_until_nothing_runs()
-
-
-def test_a_clock_that_is_wrong(only, model, remote_python):
-    shift = "import sys, time; t = time.time; time.time = lambda: t() + 3600; p = sys.argv[1]; sys.argv[:2] = ['-c']; exec(p)"
-    found = only(python3=f'[ "$1" = -c ] || exec {remote_python} "$@"; shift; exec {remote_python} -c "{shift}" "$@"')
-    report, _ = done(
-        ProfileRequest((str(model),), target=found.target, duration_s=0.2, max_duration_s=0.2, warmup_s=0.1, telemetry=False)
-    )
     ssh = report.environment["ssh"]
     assert 3590 < ssh["clock_offset_s"] < 3610
     assert any("clock is" in note for note in ssh["notes"])

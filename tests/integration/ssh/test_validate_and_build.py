@@ -35,10 +35,14 @@ def validate(capfd, *words):
     return code, json.loads(out) if out else None, err
 
 
-def test_accuracy_over_there_is_that_of_here(far, model, images, capfd, tmp_path):
-    asked = (model, "--data", images, "--reference", model, "--flips")
+def test_accuracy_over_there_is_that_of_here_and_notes_name_the_file_of_here(far, model, images, capfd, tmp_path):
+    tuned = Path(shutil.copytree(model.parent, tmp_path / "tuned")) / model.name
+    record = {"backend": "onnxruntime", "scenario": "single-stream", "values": {"threads": 1}, **tuned_here("onnxruntime")}
+    save_tuned(tuned, record)
+    asked = (tuned, "--data", images, "--reference", model, "--flips")
     code, there, err = validate(capfd, *asked, tmp_path / "a.json", "--target", far.target, "--logits", tmp_path / "kept.npz")
     assert code == 0, err
+    assert f"note: {tuned}: " in err
     _, here, _ = validate(capfd, *asked, tmp_path / "b.json")
     for document in (there, here):
         document.pop("images_per_s", None)
@@ -48,15 +52,6 @@ def test_accuracy_over_there_is_that_of_here(far, model, images, capfd, tmp_path
     far.wait_until_nothing_runs()
     assert not list((far.cache / "logits").iterdir())
     assert not list((far.cache / "runs").iterdir())
-
-
-def test_notes_come_home_and_name_the_file_of_here(far, model, images, capfd, tmp_path):
-    tuned = Path(shutil.copytree(model.parent, tmp_path / "tuned")) / model.name
-    record = {"backend": "onnxruntime", "scenario": "single-stream", "values": {"threads": 1}, **tuned_here("onnxruntime")}
-    save_tuned(tuned, record)
-    code, _, err = validate(capfd, tuned, "--data", images, "--target", far.target)
-    assert code == 0, err
-    assert f"note: {tuned}: " in err
 
 
 def test_preprocessing_goes_along_and_labels_stay_here(far, model, images, capfd, tmp_path):

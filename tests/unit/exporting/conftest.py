@@ -3,10 +3,10 @@
 import pytest
 
 FAMILIES = [f"{family}resnet18" for family in ("", "se_", "eca_", "srm_", "emca_se_", "emca_eca_", "emca_srm_", "pkcam_eca_")]
+NARROW = [f"narrow_{name}" for name in FAMILIES[1:]]
+WIDE = [pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES]
 REWRITTEN = [name.replace("18", "10") for name in FAMILIES if not name.startswith("emca")]
-REWRITTEN += [
-    pytest.param(name, marks=() if name in ("emca_eca_resnet18", "emca_srm_resnet18") else pytest.mark.slow) for name in FAMILIES
-]
+REWRITTEN += ["narrow_emca_eca_resnet18", "narrow_emca_srm_resnet18", *WIDE]
 """With one block a stage, EMCA has no sum over scales."""
 
 
@@ -16,9 +16,9 @@ def export(exported, lively_network):
     return lambda name: (name, lively_network(name), exported(name))
 
 
-@pytest.fixture(scope="session", params=FAMILIES)
+@pytest.fixture(scope="session", params=["resnet18", *NARROW, *WIDE[1:]])
 def exported_family(request, export):
-    """Every family as it is exported."""
+    """Every family as it is exported, of a quarter of the width except for one, and in full at night."""
     return export(request.param)
 
 

@@ -25,7 +25,7 @@ SEEN = 16
 
 @pytest.fixture
 def few_steps(monkeypatch):
-    monkeypatch.setattr(training, "STEPS", 12)
+    monkeypatch.setattr(training, "STEPS", 6)
 
 
 def calibrate(model, output, teaching=None, images=None, **more):
@@ -39,7 +39,7 @@ def test_the_result_is_recorded_and_the_same_again(taught, tmp_path):
     model, teaching = taught("residual")
     made = calibrate(model, tmp_path / "a.onnx", teaching)
     tuned = made.fine_tuned
-    assert (tuned.images, tuned.kept_out, tuned.steps, tuned.batch, tuned.complete) == (12, 4, 12, 12, True)
+    assert (tuned.images, tuned.kept_out, tuned.steps, tuned.batch, tuned.complete) == (12, 4, 6, 12, True)
     assert all(-60 < loss_db < -20 for loss_db in tuned.loss_db)
     details = json.loads(manifest_path(tmp_path / "a.onnx").read_text())["details"]
     assert details["recover"] == "finetune"
@@ -108,7 +108,7 @@ def test_an_interrupt_leaves_the_earlier_file_and_the_threads(taught, tmp_path):
     before, threads = sha256_file(output), torch.get_num_threads()
 
     def interrupt(done, total):
-        assert (done, total) == (1, 12)
+        assert (done, total) == (1, 6)
         raise KeyboardInterrupt
 
     def stage(name):

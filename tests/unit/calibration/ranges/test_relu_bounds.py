@@ -28,7 +28,7 @@ def test_both_operands_cut_there_leave_the_relu_as_it_is(a, b, first_lower, seco
 
 
 def test_partners_are_what_only_a_residual_add_reads(exported):
-    graph = load_graph(exported("emca_eca_resnet18")).graph
+    graph = load_graph(exported("narrow_emca_eca_resnet18")).graph
     partners = {str(value.name): str(other.name) for value, other in _relu_partners(graph).items()}
     assert partners["stage2.block0.attention.mul"] == "stage2.block0.shortcut.conv"
     assert partners["stage2.block0.shortcut.conv"] == "stage2.block0.attention.mul"
@@ -39,7 +39,7 @@ def test_partners_are_what_only_a_residual_add_reads(exported):
 
 
 def test_nothing_is_cut_where_something_else_reads_the_sum(exported):
-    model = load_graph(exported("emca_eca_resnet18"))
+    model = load_graph(exported("narrow_emca_eca_resnet18"))
     (add,) = [node for node in model.graph if node.op_type == "Add" and node.inputs[0].name == "stage2.block1.conv2"]
     model.graph.append(ir.node("Abs", [add.outputs[0]]))
     assert not {"stage2.block1.conv2"} & {str(value.name) for value in _relu_partners(model.graph)}
@@ -47,7 +47,7 @@ def test_nothing_is_cut_where_something_else_reads_the_sum(exported):
 
 @pytest.mark.parametrize("method", ["minmax", "mse"])
 def test_what_is_collected_ends_where_the_relu_cuts(exported, images, method):
-    path = exported("emca_eca_resnet18")
+    path = exported("narrow_emca_eca_resnet18")
     seen = observe(load_graph(path), images, range(12), 1, None, parse_method(method))
     probe = GraphRunner(load_graph(path), ["stage2.block1.conv2", "stage2.block0.relu_1"], 1)
     branch, shortcut = probe(images.images).values()

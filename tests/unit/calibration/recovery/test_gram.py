@@ -37,7 +37,7 @@ def test_rows_times_weights_are_the_convolutions_outputs(kernel, stride, pad):
 
 
 def test_choice_of_pixels_depends_on_the_image_alone(exported, images):
-    model = load_graph(exported("emca_eca_resnet18"))
+    model = load_graph(exported("narrow_emca_eca_resnet18"))
     once = matrices(layer_grams(model, ["stem.conv", "head"], images, [3, 5], 1))
     again = matrices(layer_grams(model, ["stem.conv", "head"], images, [5, 3], 1))
     for name, gram in once.items():
@@ -45,7 +45,7 @@ def test_choice_of_pixels_depends_on_the_image_alone(exported, images):
 
 
 def test_every_layer_gets_its_own_matrix_whatever_the_passes(exported, images, monkeypatch):
-    model = load_graph(exported("emca_se_resnet18"))
+    model = load_graph(exported("narrow_emca_se_resnet18"))
     names = ["stem.conv", "stage1.block0.conv1", "stage2.block0.shortcut.conv", "head"]
     whole = matrices(layer_grams(model, names, images, range(4), 1))
     monkeypatch.setattr("emca_deploy.calibration.recovery.gram.MEMORY_BYTES", 1)
@@ -71,7 +71,7 @@ def test_a_small_machine_gets_more_passes(exported, images, monkeypatch):
 
 
 def test_linear_layers_rows_are_their_inputs(exported, images):
-    model = load_graph(exported("emca_eca_resnet18"))
+    model = load_graph(exported("narrow_emca_eca_resnet18"))
     head = weighted_layers(model.graph)["head"]
     reads = str(head.inputs[0].name)
     features = np.concatenate([GraphRunner(model.clone(), [reads], 1)(image)[reads] for image, _ in images.batches(1, range(3))])
@@ -80,11 +80,11 @@ def test_linear_layers_rows_are_their_inputs(exported, images):
 
 
 def test_grouped_and_dilated_convolutions_are_left_alone(exported):
-    model = load_graph(exported("resnet18"))
+    model = load_graph(exported("narrow_resnet18"))
     node = weighted_layers(model.graph)["stage1.block0.conv1"]
     assert can_be_rounded(node)
     for name, value in (("group", ir.AttrInt64("group", 2)), ("dilations", ir.AttrInt64s("dilations", [2, 2]))):
-        other = load_graph(exported("resnet18"))
+        other = load_graph(exported("narrow_resnet18"))
         changed = weighted_layers(other.graph)["stage1.block0.conv1"]
         changed.attributes[name] = value
         assert not can_be_rounded(changed)
@@ -92,7 +92,7 @@ def test_grouped_and_dilated_convolutions_are_left_alone(exported):
 
 @pytest.mark.parametrize("rows_of_one_product", [40, 1024])
 def test_a_matrix_is_all_products_whatever_the_blocks(exported, images, monkeypatch, rows_of_one_product):
-    model = load_graph(exported("emca_eca_resnet18"))
+    model = load_graph(exported("narrow_emca_eca_resnet18"))
     names = ["stem.conv", "stage1.block0.conv1"]  # fewer and more inputs than rows
     expected = {}
     for name in names:

@@ -117,12 +117,12 @@ def test_shifts_restore_the_means_of_the_channels(trained, tmp_path):
     recipe = find_recipe("openvino")
     quantize = placing(recipe, table.ranges)
     model = load_graph(trained)
-    shifts = BiasCorrection(model, quantize, images, chosen, 2).shifts(quantize)
+    shifts = BiasCorrection(model, quantize, images, chosen, 1).shifts(quantize)
     watched = ["stage2.block1.conv1", "head"]
     anchors = [find_anchors(model.graph)[name].value for name in watched]
 
     def means(graph_model):
-        probe = GraphRunner(graph_model, anchors, 2, means=True)
+        probe = GraphRunner(graph_model, anchors, 1, means=True)
         return [
             np.concatenate(rows).mean(axis=0)
             for rows in zip(*(probe(b).values() for b, _ in images.batches(8, chosen)), strict=True)
@@ -137,7 +137,7 @@ def test_shifts_restore_the_means_of_the_channels(trained, tmp_path):
 
 
 def test_anchors_of_a_residual_branch_are_where_it_joins_the_shortcut(exported):
-    graph = load_graph(exported("emca_eca_resnet18")).graph
+    graph = load_graph(exported("narrow_emca_eca_resnet18")).graph
     anchors = find_anchors(graph)
     by_output = {str(value.name): node for node in graph for value in node.outputs}
     attended, plain = anchors["stage2.block0.conv2"], anchors["stage2.block1.conv2"]
@@ -230,8 +230,8 @@ def test_a_shift_is_made_good_once_not_by_every_layer_it_passes(images, tmp_path
 
 
 def test_a_shortcut_is_corrected_before_the_sum_that_it_ends_in(exported, images):
-    model, recipe = load_graph(exported("emca_eca_resnet18")), find_recipe("openvino")
-    ranges = collect_ranges(exported("emca_eca_resnet18"), images, range(4), 1)
+    model, recipe = load_graph(exported("narrow_emca_eca_resnet18")), find_recipe("openvino")
+    ranges = collect_ranges(exported("narrow_emca_eca_resnet18"), images, range(4), 1)
     quantize = placing(recipe, ranges)
     order = list(BiasCorrection(model, quantize, images, range(4), 1).shifts(quantize))
     assert len(order) == 21
