@@ -89,6 +89,12 @@ class Manifest:
     emca_deploy: str = __version__
     settings: tuple[dict[str, Any], ...] = left_out(())
 
+    @property
+    def network(self) -> Preprocessing | None:
+        """Preprocessing of the network, of which the graph may contain a part: that of the checkpoint it was made from."""
+        within = self.details.get("in_graph")
+        return self.preprocessing if within is None else from_json(Preprocessing, within["network"])
+
     def contradiction(self) -> str:
         """Return what is wrong in its details, or ""."""
         for place, wanted in _DETAILS.items():
@@ -110,6 +116,8 @@ _DETAILS: dict[tuple[str, ...], Any] = {
     ("weight_bits",): int | None,
     ("inference_precision",): str,
     ("io",): dict[str, Any],
+    ("in_graph",): dict[str, Any],
+    ("in_graph", "network"): Preprocessing,
     ("machine",): dict[str, Any],
     ("machine", "architecture"): str | None,
     ("machine", "instruction_sets"): tuple[str, ...],

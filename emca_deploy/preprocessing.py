@@ -10,6 +10,7 @@ __all__ = [
     "EXIF_MODES",
     "IMAGENET_MEAN",
     "IMAGENET_STD",
+    "INPUT_FORMS",
     "INTERPOLATIONS",
     "MAX_PIXELS",
     "PADS",
@@ -34,6 +35,9 @@ CHANNEL_ORDERS = ("rgb", "bgr", "gray")
 PADS = ("center", "end")
 EXIF_MODES = ("apply", "ignore")
 SCALES = (255, 1)
+
+INPUT_FORMS = ("uint8-nhwc", "uint8-nchw", "float32-nchw")
+"""Inputs of plain pixels, 0 to 255, that a graph normalizes itself: type and order of the axes."""
 
 MAX_PIXELS = 89_478_485
 """Most pixels of one image: Pillow's own limit, a quarter of a GiB as RGB."""
@@ -165,6 +169,25 @@ class Preprocessing:
         """Return ImageNet's preprocessing for another image size, with the usual resize of 256/224."""
         height, width = sides(image_size)
         return cls(image_size, (round(height * 256 / 224), round(width * 256 / 224)))
+
+    def of_pixels(self, form: str) -> "Preprocessing":
+        """Return the preprocessing of a graph that takes RGB or gray pixels in one of `INPUT_FORMS`, and does the rest itself.
+
+        Raises:
+            ValueError: the value of filled pixels is not one number, or is no integer where the form is uint8.
+        """
+        filling = set(self.filling)
+        covers = min(sides(self.resize_size)) >= max(self.height, self.width)
+        fills = self.resize in ("letterbox", "none") or not covers
+        if fills and (len(filling) > 1 or (form.startswith("uint8") and not min(filling).is_integer())):
+            raise ValueError(f"filled pixels of {', '.join(f'{value:.6g}' for value in self.filling)} do not fit {form}")
+        assumed = tuple(name for name in self.assumed if name not in ("mean", "std", "scale", "channels"))
+        channels, pad_value = "gray" if self.channel_count == 1 else "rgb", min(filling) if fills else 0.0
+        return replace(self.plain(1), channels=channels, pad_value=pad_value, assumed=assumed)
+
+    def plain(self, scale: int) -> "Preprocessing":
+        """Return the same preprocessing with pixels that are only divided by `scale`."""
+        return replace(self, mean=(0.0,) * self.channel_count, std=(1.0,) * self.channel_count, scale=scale)
 
     @staticmethod
     def older(values: dict[str, Any]) -> dict[str, Any]:

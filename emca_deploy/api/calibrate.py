@@ -1,7 +1,8 @@
 """`calibrate`: an INT8 model for one backend from an fp32 ONNX model and images, within an accuracy gate if one is given."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from emca_deploy._machine import default_threads
@@ -19,10 +20,12 @@ from emca_deploy.calibration.calibrate import Calibration, calibrate_model
 from emca_deploy.calibration.finetuning.finetune import FineTuning
 from emca_deploy.calibration.options import CalibrationChoices, CalibrationOptions
 from emca_deploy.calibration.placement.calibration_cache import cache_version, write_model_cache
+from emca_deploy.calibration.ranges.table import table_path
 from emca_deploy.calibration.recovery.weights import FINETUNE
-from emca_deploy.data.choosing import preprocessing_of_file
+from emca_deploy.data.choosing import assumed_note, preprocessing_of_file
 from emca_deploy.data.sources import open_source
 from emca_deploy.errors import InputError, UnknownNameError
+from emca_deploy.exporting.pixel_convert import convert_to_pixels
 from emca_deploy.onnx_file.file import OnnxFile
 from emca_deploy.preprocessing import Labelling, PreprocessingOptions
 from emca_deploy.results.gate import GateReport
@@ -59,6 +62,7 @@ class CalibrateRequest(CalibrationChoices):
         target: machine that a placement is measured on: "cpu", "ssh://[user@]host[:port]" or a named machine.
         checkpoint: file of the network that `model` was exported from, for the recovery "finetune".
         finetune_budget_s: most seconds of fine-tuning.
+        input_form: one of `INPUT_FORMS` for an INT8 model that takes plain pixels; None for the model's own input.
         preprocessing: known facts about the preprocessing; the manifest has the rest.
     """
 
@@ -79,6 +83,7 @@ class CalibrateRequest(CalibrationChoices):
     target: str = "cpu"
     checkpoint: Path | None = None
     finetune_budget_s: float = FINETUNE_BUDGET_S
+    input_form: str | None = None
     preprocessing: PreprocessingOptions = field(default_factory=PreprocessingOptions)
 
     def calibration(self, fine_tuning: FineTuning | None = None) -> CalibrationOptions:
@@ -147,6 +152,8 @@ def calibrate(request: CalibrateRequest, stage: Stage = silent) -> CalibrateRepo
     _check_cache(request)
     _check_placement(request)
     _check_task(request)
+    if request.input_form is not None:
+        return _of_pixels(request, request.input_form, stage)
     options = request.calibration(_teacher(request))
     source = open_source(request.data, preprocessing_of_file(request.model, request.preprocessing))
     if request.placement == MEASURED:
@@ -171,6 +178,22 @@ def calibrate(request: CalibrateRequest, stage: Stage = silent) -> CalibrateRepo
             *((SEVEN_BITS,) if request.weight_bits is None and result.recipe.weight_bits == 7 else ()),
         ),
     )
+
+
+def _of_pixels(request: CalibrateRequest, form: str, stage: Stage) -> CalibrateReport:
+    """Calibrate a form of the model that takes pixels."""
+    if option := "--cache" if request.cache else "--recover finetune" if request.recover == FINETUNE else "":
+        raise InputError(f"{option} with --input", "leave one of the two out")
+    with TemporaryDirectory(prefix="emca-pixels-") as folder:
+        fold_mean = not find_recipe(request.backend).symmetric  # a signed integer holds centred pixels with one bit more
+        pixels = Path(folder) / request.model.name
+        made = convert_to_pixels(request.model, pixels, form, request.preprocessing, fold_mean=fold_mean)
+        table = request.table or table_path(request.model.with_name(f"{request.model.stem}.{form}.onnx"))
+        own = replace(request, model=pixels, table=table, preprocessing=PreprocessingOptions(), input_form=None)
+        report = calibrate(own, stage)
+    note = assumed_note(str(request.model), made.network)
+    notes = [text for text in report.notes if not text.startswith(str(pixels))]
+    return replace(report, notes=(*notes, *(() if note is None else (note,))))
 
 
 def _check_gate(request: CalibrateRequest) -> None:

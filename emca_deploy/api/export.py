@@ -1,25 +1,26 @@
 """`export`: a checkpoint to a checked ONNX file."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shutil import copyfile
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 from emca_deploy.atomic import atomic_write
 from emca_deploy.data.choosing import assumed_note
-from emca_deploy.errors import InputError
+from emca_deploy.errors import InputError, UnknownNameError
 from emca_deploy.exporting.checkpoint import CheckpointExport, ExportOptions, export_checkpoint
 from emca_deploy.exporting.detectors import DetectorExport
 from emca_deploy.exporting.dla_convert import DlaConversion, convert_for_dla
-from emca_deploy.preprocessing import Preprocessing, PreprocessingOptions
+from emca_deploy.exporting.pixel_convert import PixelConversion, convert_to_pixels
+from emca_deploy.preprocessing import INPUT_FORMS, Preprocessing, PreprocessingOptions
 from emca_deploy.tasks.host_part import heads_path
 
 if TYPE_CHECKING:
     from emca_deploy.networks.checkpoints import CheckpointSource, ModelSpec
 
-__all__ = ["DetectorExport", "ExportReport", "ExportRequest", "export"]
+__all__ = ["CheckpointExport", "DetectorExport", "ExportReport", "ExportRequest", "PixelConversion", "export"]
 
 Found = Callable[["CheckpointSource"], None]
 """A callback that gets the network's place in the checkpoint before the export."""
@@ -31,15 +32,18 @@ class ExportRequest(ExportOptions):
 
     Attributes:
         checkpoint: .pth, .pt, .pth.tar, .ckpt, .safetensors or the .index.json of shards; None for random weights. The form
-            "dla" also takes an .onnx file.
+            "dla" and `input_form` also take an .onnx file.
         output: ONNX file to write; its manifest is written next to it.
         form: "plain", or "dla" for forms that a Jetson's DLA runs, with the same results.
+        input_form: one of `INPUT_FORMS` for a graph that takes plain pixels and normalizes them itself; None for a normalized
+            float32 input.
     """
 
     checkpoint: Path | None
     output: Path
     preprocessing: PreprocessingOptions | Preprocessing = field(default_factory=PreprocessingOptions, kw_only=True)
     form: Literal["plain", "dla"] = "plain"
+    input_form: str | None = None
 
 
 @dataclass(frozen=True)
@@ -47,23 +51,28 @@ class ExportReport:
     """Result of an export.
 
     Attributes:
-        exported: export of the checkpoint; None if the form for a DLA was made from an .onnx file.
+        exported: export of the checkpoint; None if the file was made from an .onnx file.
         dla: conversion to the forms for a DLA; None for a plain export.
+        pixels: conversion to an input of pixels; None for a normalized input.
         checkpoint: source of the weights; None for random ones.
         notes: facts for the user, one line each.
     """
 
     exported: CheckpointExport | None
     dla: DlaConversion | None = None
+    pixels: PixelConversion | None = None
     checkpoint: Path | None = None
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document of `export`."""
         exported = {} if self.exported is None else self.exported.to_dict()
+        source = str(self.checkpoint) if self.checkpoint is not None else None
+        if self.pixels is not None:
+            own = {"schema_version": 1, "source": source, **exported}
+            return {**own, "onnx": str(self.pixels.onnx), "in_graph": self.pixels.record()}
         if self.dla is None:
             return exported
-        source = str(self.checkpoint) if self.checkpoint is not None else None
         return {**exported, **self.dla.to_dict(), "source": source}
 
 
@@ -80,26 +89,60 @@ def export(request: ExportRequest, found: Found | None = None) -> ExportReport:
         MissingError: torch is not installed.
         OutputError: `output` cannot be written.
     """
+    if request.input_form is not None:
+        return _of_pixels(request, request.input_form, found)
     if request.form == "dla":
         return _for_dla(request, found)
     exported = export_checkpoint(request.checkpoint, request.output, request, found)
-    note = assumed_note(str(request.output), exported.preprocessing)
-    return ExportReport(exported, checkpoint=request.checkpoint, notes=() if note is None else (note,))
+    return _noted(ExportReport(exported, checkpoint=request.checkpoint), str(request.output), exported.preprocessing)
 
 
 def _for_dla(request: ExportRequest, found: Found | None) -> ExportReport:
     """Write the forms for a DLA of an ONNX file, or of a checkpoint's export."""
     if request.precision != "fp32":
         raise InputError("--form dla with --precision fp16", "leave --precision out: TensorRT makes a DLA's fp16 from fp32")
-    if request.checkpoint is not None and request.checkpoint.suffix.lower() == ".onnx":
-        return ExportReport(None, convert_for_dla(request.checkpoint, request.output), request.checkpoint)
+    if _is_onnx(request.checkpoint):
+        return ExportReport(None, convert_for_dla(request.checkpoint, request.output), checkpoint=request.checkpoint)
     with TemporaryDirectory() as folder:
         plain = Path(folder) / request.output.name
         exported = export_checkpoint(request.checkpoint, plain, request, found, lambda spec: _check_dense(spec, request.part))
-        if (heads := heads_path(plain)).is_file():
-            with atomic_write(heads_path(request.output)) as place:
-                copyfile(heads, place)
-        return ExportReport(exported, convert_for_dla(plain, request.output), request.checkpoint)
+        _copy_heads(plain, request.output)
+        return ExportReport(exported, convert_for_dla(plain, request.output), checkpoint=request.checkpoint)
+
+
+def _of_pixels(request: ExportRequest, form: str, found: Found | None) -> ExportReport:
+    """Write an ONNX file, or a checkpoint's export, that takes pixels."""
+    if form not in INPUT_FORMS:
+        raise UnknownNameError.of("form of the input", form, INPUT_FORMS, f"one of: {', '.join(INPUT_FORMS)}")
+    if request.form == "dla":
+        raise InputError("--input with --form dla: a DLA takes no pixels", "leave one of the two out")
+    said = request.preprocessing
+    if _is_onnx(request.checkpoint):
+        made = convert_to_pixels(request.checkpoint, request.output, form, said)
+        return _noted(ExportReport(None, pixels=made, checkpoint=request.checkpoint), str(request.checkpoint), made.network)
+    with TemporaryDirectory() as folder:
+        plain = Path(folder) / request.output.name
+        exported = export_checkpoint(request.checkpoint, plain, request, found)
+        _copy_heads(plain, request.output)
+        made = convert_to_pixels(plain, request.output, form)
+    return _noted(ExportReport(exported, pixels=made, checkpoint=request.checkpoint), str(request.output), made.network)
+
+
+def _noted(report: ExportReport, name: str, used: Preprocessing) -> ExportReport:
+    """Return a report with a note of what is assumed about a network's preprocessing."""
+    note = assumed_note(name, used)
+    return report if note is None else replace(report, notes=(note,))
+
+
+def _is_onnx(path: Path | None) -> TypeGuard[Path]:
+    return path is not None and path.suffix.lower() == ".onnx"
+
+
+def _copy_heads(plain: Path, output: Path) -> None:
+    """Copy the heads of a detector's dense part, if there are any."""
+    if (heads := heads_path(plain)).is_file():
+        with atomic_write(heads_path(output)) as place:
+            copyfile(heads, place)
 
 
 def _check_dense(spec: "ModelSpec", part: str) -> None:

@@ -32,6 +32,7 @@ from emca_deploy.machines.machine_state import read_cpu_times
 from emca_deploy.results.layers import ArtifactLayers, LayersReport, Roofline
 from emca_deploy.targets.candidates import CandidateOptions, candidates, run_notes
 from emca_deploy.targets.named_artifacts import split_artifact
+from emca_deploy.tasks.inputs import random_images
 
 __all__ = ["LayersRequest", "layers", "layers_notes"]
 
@@ -183,7 +184,7 @@ def _opened(spec: RunnerSpec, batch: int, stack: ExitStack) -> _Run:
     plain = open_runner(**spec.kwargs)
     stack.enter_context(plain)
     shape = input_shape(plain.input, batch)
-    images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    images = random_images(np.random.default_rng(0), shape, plain.to_native)
     return _Run(spec, images, plain, profiled, [], [])
 
 

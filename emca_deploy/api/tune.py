@@ -23,6 +23,7 @@ from emca_deploy.results.latency import LatencyResult
 from emca_deploy.results.tuning import Numerics, Tunable, TuneReport, Value, Values
 from emca_deploy.targets.candidates import CandidateOptions, candidate
 from emca_deploy.targets.settings import save_tuned, tuned_here, with_values
+from emca_deploy.tasks.inputs import random_images
 from emca_deploy.tasks.logits import agreement_percent, signal_to_noise_db
 
 __all__ = ["keep_tuned", "tune"]
@@ -140,7 +141,7 @@ def _logits(spec: RunnerSpec, batch: int, seed: int) -> Float32Array:
         random = np.random.default_rng(seed)
         shape = input_shape(runner.input, batch)
         batches = -(-NUMERICS_IMAGES // batch)
-        return np.concatenate([runner.infer(random.standard_normal(shape, dtype=np.float32)).copy() for _ in range(batches)])
+        return np.concatenate([runner.infer(random_images(random, shape, runner.to_native)).copy() for _ in range(batches)])
     finally:
         runner.close()
 

@@ -171,7 +171,9 @@ class _Run:
         target.processor.check(reference)
         target.processor.notes(reference)  # raises if the model cannot be run
         ours = self._logits(target, request, self._open)
-        return Measured(ours, self._logits(target.processor, reference, None, ours.preprocessing))
+        own = read_manifest(self.path, verify=False)
+        of_network = own.network if own is not None and "in_graph" in own.details else ours.preprocessing
+        return Measured(ours, self._logits(target.processor, reference, None, of_network))
 
     def _request(self) -> LogitsRequest:
         wanted = self._wanted

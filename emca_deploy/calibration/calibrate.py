@@ -336,7 +336,7 @@ def _manifest(model: Path, made: Calibration, options: CalibrationOptions, image
             "calibration_images": images,
             "coverage": made.coverage.to_dict(),
             "weight_bits": made.recipe.weight_bits,
-            **({"detector": given.details["detector"]} if given and "detector" in given.details else {}),
+            **{name: given.details[name] for name in ("detector", "in_graph") if given and name in given.details},
             **({"placement": options.placement.record()} if options.placement else {}),
             **({"float_part": to_json(made.float_part)} if made.float_part else {}),
             **({"finetune": to_json(made.fine_tuned)} if made.fine_tuned else {}),

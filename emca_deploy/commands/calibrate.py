@@ -10,6 +10,7 @@ from emca_deploy.commands import _options as shared
 from emca_deploy.commands import _recovery_options as recovery
 from emca_deploy.commands._calibration import print_calibration
 from emca_deploy.commands._console import json_option, show, table_console, tell
+from emca_deploy.commands._input_option import input_form_option
 from emca_deploy.commands._label_options import label_options
 from emca_deploy.commands._placement_options import placement_options
 from emca_deploy.commands._preprocessing_options import preprocessing_options
@@ -49,6 +50,7 @@ __all__ = ["command"]
 @option("--cache", type=OUTPUT, help="Also write TensorRT's calibration cache, the only form that a DLA accepts.")
 @option("--tensorrt-version", metavar="VERSION", help="TensorRT version that will read the cache.")
 @shared.threads_option
+@input_form_option
 @preprocessing_options
 @label_options
 @shared.output_name_option

@@ -112,15 +112,19 @@ def preprocessing_of_file(
 ) -> Preprocessing:
     """Return the preprocessing of an ONNX file, an engine or a checkpoint.
 
-    `fallback` is used where its manifest has none. `facts` about its input are read from the file where None.
+    `fallback` is used where its manifest has none, without the statistics where the model normalizes its input itself. `facts`
+    about its input are read from the file where None.
 
     Raises:
         InputError: an option is wrong, or does not fit the model.
         ModelError: the model or its manifest cannot be read, or nothing gives the size of its images.
     """
     manifest = read_manifest(path, verify=False)
-    known = manifest.preprocessing if manifest is not None and manifest.preprocessing is not None else fallback
-    return choose_preprocessing(str(path), asked, known, facts or file_facts(path))
+    facts = facts or file_facts(path)
+    known = manifest.preprocessing if manifest is not None else None
+    if known is None and fallback is not None:
+        known = fallback if facts.pixel_range is None else fallback.plain(round(255 / facts.pixel_range))
+    return choose_preprocessing(str(path), asked, known, facts)
 
 
 def choose_preprocessing(name: str, asked: PreprocessingOptions, known: Preprocessing | None, facts: InputFacts) -> Preprocessing:

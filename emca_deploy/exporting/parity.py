@@ -128,7 +128,7 @@ def run_onnx(model: Path | bytes, images: Float32Array) -> list[Float32Array]:
         chunks: list[list[Float32Array]] = []
         for start in range(0, len(images), batch):
             chunk = images[start : start + batch]
-            padded = np.concatenate([chunk, np.zeros((batch - len(chunk), *chunk.shape[1:]), np.float32)])
+            padded = np.concatenate([chunk, np.zeros((batch - len(chunk), *chunk.shape[1:]), chunk.dtype)])
             first, *others = session.run(None, {given.name: padded})
             chunks.append([first[: len(chunk)], *(np.atleast_1d(other) for other in others)])
     except Exception as exc:  # onnxruntime raises a dozen unrelated classes, numpy MemoryError

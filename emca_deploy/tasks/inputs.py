@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from emca_deploy.arrays import Float32Array
 from emca_deploy.errors import ModelError
 from emca_deploy.onnx_file.header import dtype_name
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["ImageInput", "find_image", "input_layout", "native_images", "pixel_range"]
+__all__ = ["ImageInput", "find_image", "input_layout", "native_images", "pixel_range", "random_images"]
 
 CHANNELS = (1, 3)
 NHWC_TO_NCHW = [0, 3, 1, 2]
@@ -57,6 +58,17 @@ def native_images(images: "npt.NDArray[Any]", dtype: str, *, channels_last: bool
     if dtype == "uint8":
         values = np.clip(np.rint(values), 0, 255)
     return np.ascontiguousarray(values, dtype=dtype)
+
+
+def random_images(
+    random: np.random.Generator, shape: tuple[int, ...], to_native: "Callable[[Float32Array], npt.NDArray[Any]]"
+) -> "npt.NDArray[Any]":
+    """Return a random batch in a model's layout and type: pixels for uint8, else standard normal, like normalized images.
+
+    Zeros could be faster, by sparse and denormal shortcuts. `shape` is (N, C, H, W).
+    """
+    images = to_native(random.standard_normal(shape, dtype=np.float32))
+    return random.integers(0, 256, images.shape, np.uint8) if images.dtype == np.uint8 else images
 
 
 def find_image(path: Path, graph: "onnx.GraphProto") -> ImageInput:

@@ -21,10 +21,14 @@ from emca_deploy.calibration.placement.quantize import (
 from emca_deploy.calibration.placement.recipe import Recipe
 from emca_deploy.calibration.placement.weight_only import store_as_int8
 from emca_deploy.calibration.ranges.observers import TensorRange
-from emca_deploy.canonical.edit import new_constant
+from emca_deploy.canonical.edit import new_constant, producer_of
 from emca_deploy.errors import InputError
 
 __all__ = ["InsertionCount", "insert_behind", "insert_pair", "insert_qdq"]
+
+
+PIXELS = QuantParams(1.0, 0, False)
+"""Parameters of pixels: integers as they are."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +74,11 @@ def insert_qdq(
         if name not in ranges:
             raise InputError(f"the range table has no tensor '{name}'", "name another table with --table")
         symmetric = placement.recipe.symmetric or value in placement.symmetric
-        params[value] = activation_params(ranges[name], symmetric=symmetric)
-        insert_pair(graph, value, readers, params[value])
+        cast = None if symmetric else _cast_of_pixels(value)
+        params[value] = activation_params(ranges[name], symmetric=symmetric) if cast is None else PIXELS
+        insert_pair(graph, value, readers, params[value], None if cast is None else cast.inputs[0])
+        if cast is not None and not value.uses():
+            graph.remove(cast, safe=True)
     originals = {node: value for value, readers in placement.edges.items() for node, index in readers if index == 0}
     for node in placement.weighted:
         _quantize_weights(graph, node, params[originals[node]], placement.recipe, (weights or {}).get(str(node.name)))
@@ -83,17 +90,27 @@ def insert_qdq(
     return InsertionCount(len(params), weighted, every - weighted, replaced)
 
 
-def insert_pair(graph: ir.Graph, value: ir.Value, readers: Sequence[Edge], params: QuantParams) -> None:
-    """Let some readers of a tensor read it through a Q/DQ pair."""
+def _cast_of_pixels(value: ir.Value) -> ir.Node | None:
+    """Return the Cast that makes a tensor of uint8; None for other tensors."""
+    cast = producer_of(value, "Cast")
+    source = cast.inputs[0] if cast is not None else None
+    return cast if source is not None and source.dtype == ir.DataType.UINT8 else None
+
+
+def insert_pair(
+    graph: ir.Graph, value: ir.Value, readers: Sequence[Edge], params: QuantParams, integers: ir.Value | None = None
+) -> None:
+    """Let some readers of a tensor read it through a Q/DQ pair, or through a DQ of the tensor's integers, if it has them."""
     integer = np.int8 if params.signed else np.uint8
     scale = new_constant(graph, f"{value.name}/scale", np.array(params.scale, np.float32))
     zero = new_constant(graph, f"{value.name}/zero_point", np.array(params.zero_point, integer))
     quantize = ir.node("QuantizeLinear", [value, scale, zero], name=f"{value.name}/quantize")
-    dequantize = ir.node("DequantizeLinear", [quantize.outputs[0], scale, zero], name=f"{value.name}/dequantize")
+    stored = quantize.outputs[0] if integers is None else integers
+    dequantize = ir.node("DequantizeLinear", [stored, scale, zero], name=f"{value.name}/dequantize")
     for new, kind in ((quantize, ir.DataType.from_numpy(np.dtype(integer))), (dequantize, ir.DataType.FLOAT)):
         result = new.outputs[0]
         result.name, result.shape, result.dtype = f"{new.name}d", value.shape, kind
-    insert_behind(graph, value, [quantize, dequantize])
+    insert_behind(graph, value, [quantize, dequantize] if integers is None else [dequantize])
     for node, index in readers:
         node.replace_input_with(index, dequantize.outputs[0])
 

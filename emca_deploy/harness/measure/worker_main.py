@@ -28,6 +28,7 @@ from emca_deploy.harness.measure.channel import Channel
 from emca_deploy.harness.spec import LoadedModel, RunnerSpec, Saturable
 from emca_deploy.machines.memory import peak_rss_mib
 from emca_deploy.results.codec import from_json
+from emca_deploy.tasks.inputs import random_images
 
 __all__ = ["input_shape", "main", "make_runner", "serve"]
 
@@ -86,9 +87,8 @@ class _Session:
     def prepare(self, batch: int, seed: int, scenario: str) -> dict[str, Any]:
         runner = self._loaded()
         shape = input_shape(runner.input, batch)
-        # Standard normal like normalised images, since zeros could be faster (sparse and denormal shortcuts). Already in the
-        # model's layout and type, since the conversion is not measured.
-        self._batch = runner.to_native(np.random.default_rng(seed).standard_normal(shape, dtype=np.float32))
+        # Already in the model's layout and type, since the conversion is not measured.
+        self._batch = random_images(np.random.default_rng(seed), shape, runner.to_native)
         start_ns = perf_counter_ns()
         runner.infer(self._batch)
         first_inference_ms = (perf_counter_ns() - start_ns) / 1e6
