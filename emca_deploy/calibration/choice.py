@@ -9,7 +9,7 @@ are judged on more images, where there are more. Corrected biases are kept unles
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import cached_property, reduce
 from math import inf, log, sqrt
 
 import onnx_ir as ir
@@ -17,6 +17,7 @@ import onnx_ir as ir
 from emca_deploy._progress import Counter, Stage
 from emca_deploy.arrays import Float32Array, Float64Array
 from emca_deploy.calibration.graphs.graph_session import few_of
+from emca_deploy.calibration.graphs.regions import ImageFeeds
 from emca_deploy.calibration.graphs.simulation import Simulation
 from emca_deploy.calibration.graphs.weighted_layers import add_to_biases
 from emca_deploy.calibration.ranges.observers import KEPT_OUT_TURN, TensorRange
@@ -65,6 +66,11 @@ class ChoiceInput:
     threads: int
     kept_out: Sequence[int] = ()
     final: Callable[[str], Ranges] | None = None
+
+    @cached_property
+    def feeds(self) -> ImageFeeds:
+        """The inputs of the network's variants, whose regions the images that correct biases and those that judge share."""
+        return ImageFeeds(self.model.graph, self.threads)
 
 
 @dataclass(frozen=True)
@@ -170,7 +176,7 @@ def _corrections(trial: ChoiceInput, ranges: Mapping[str, Ranges], indices: Sequ
             def quantize(floating: ir.Model, own: Ranges = own) -> object:
                 return trial.quantize(floating, own)
 
-            correction = correction or BiasCorrection(trial.model, quantize, trial.source, indices, trial.threads)
+            correction = correction or BiasCorrection(trial.model, quantize, trial.source, indices, trial.threads, trial.feeds)
             found[method] = correction.shifts(quantize, progress)
     return found
 
@@ -186,7 +192,7 @@ class _Judges:
         """Return the noise of each choice by label."""
         trial, found = self._trial, {}
         with self._stage("comparing with fp32") as progress:
-            simulation = Simulation(trial.model.graph, trial.source, self._indices, trial.threads)
+            simulation = Simulation(trial.model.graph, trial.source, self._indices, trial.threads, trial.feeds)
             count = Counter(progress, simulation.samples * (len(choices) + (self._reference is None)))
             if self._reference is None:
                 self._reference = simulation.logits(trial.model, count)

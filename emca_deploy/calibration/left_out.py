@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from emca_deploy.arrays import Float32Array, Float64Array
 from emca_deploy.calibration.graphs.graph_session import find_values
+from emca_deploy.calibration.graphs.regions import ImageFeeds
 from emca_deploy.calibration.graphs.simulation import Simulation
 from emca_deploy.calibration.placement.place import Edge
 from emca_deploy.calibration.placement.qdq import insert_behind, insert_pair
@@ -55,7 +56,7 @@ class LeftOut:
     def __init__(self, model: ir.Model, names: Sequence[str], source: ImageSource, indices: Sequence[int], threads: int) -> None:
         """Take the first `JUDGES` of the images; `names` are the tensors that ranges are for."""
         self._model, self._names, self._source, self._threads = model, names, source, threads
-        self._indices = list(indices[:JUDGES])
+        self._indices, self._feeds = list(indices[:JUDGES]), ImageFeeds(model.graph, threads)
         self._extremes: Float64Array | None = None
         self._reference: Float32Array | None = None
         self._parts: list[int] = []
@@ -107,7 +108,8 @@ class LeftOut:
 
     def _simulated(self, positions: list[int], model: ir.Model) -> Float32Array:
         """Return a variant's logits, (N, numbers), of some of the images."""
-        simulation = Simulation(self._model.graph, self._source, [self._indices[at] for at in positions], self._threads)
+        chosen = [self._indices[at] for at in positions]
+        simulation = Simulation(self._model.graph, self._source, chosen, self._threads, self._feeds)
         if self._is_detector:
             rows = simulation.logits(model)
             self._parts = simulation.parts

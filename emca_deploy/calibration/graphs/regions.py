@@ -5,7 +5,8 @@ the rows. Therefore the heads read valid regions only, repeated in place of the 
 network's regions. In ranges, rounding, corrected biases and errors each valid region has the same weight, up to one repetition.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from emca_deploy.canonical.edit import int64_constant, new_constant
 from emca_deploy.canonical.marks import compared_values, task_of_graph
 from emca_deploy.tasks.detector_layers import CROPS, values_before
 
-__all__ = ["Feed", "image_feeds", "measured_model", "read_given_regions"]
+__all__ = ["Feed", "ImageFeeds", "measured_model", "read_given_regions"]
 
 IR_VERSION = 10
 
@@ -108,23 +109,43 @@ def read_given_regions(model: ir.Model) -> list[str]:
     return given
 
 
-def image_feeds(graph: ir.Graph, batches: Iterable[Float32Array], threads: int) -> list[Feed]:
-    """Return the inputs of each batch of images (N, C, H, W), with the regions that the float graph's heads read.
+class ImageFeeds:
+    """The inputs of a float graph and its variants for images of one source; regions are found once for each batch."""
 
-    Raises:
-        ModelError: ONNX Runtime refuses the graph or the images.
-    """
-    feeds: list[Feed] = [feed_of(graph, images) for images in batches]
-    regions = list(_regions(graph))
-    if not regions:
-        return feeds
-    model = ir.Model(graph.clone(), ir_version=IR_VERSION)
-    found = list(_regions(model.graph))
-    model.graph.outputs.clear()
-    model.graph.outputs.extend(found)
-    prune(model)
-    workers, threads_each = pool_size(threads)
-    session = GraphSession(model, threads_each)
-    names = [f"{value.name}/given" for value in regions]
-    pairs = zip(feeds, in_order(session.run, feeds, workers), strict=True)
-    return [{**feed, **dict(zip(names, given, strict=True))} for feed, given in pairs]
+    def __init__(self, graph: ir.Graph, threads: int) -> None:
+        self._graph, self._threads = graph, threads
+        self._names = [f"{value.name}/given" for value in _regions(graph)]
+        self._known: dict[tuple[int, ...], list[npt.NDArray[Any]]] = {}
+
+    def of(self, indices: Sequence[int], batches: Iterable[Float32Array]) -> list[Feed]:
+        """Return the inputs of each batch of images (N, C, H, W), with the regions that the float graph's heads read.
+
+        `indices` are the indices of the images in their source.
+
+        Raises:
+            ModelError: ONNX Runtime refuses the graph or the images.
+        """
+        feeds: list[Feed] = []
+        members, rest = list[tuple[int, ...]](), iter(indices)
+        for images in batches:
+            feeds.append(feed_of(self._graph, images))
+            members.append(tuple(islice(rest, len(images))))
+        if not self._names:
+            return feeds
+        new = {key: feed for key, feed in zip(members, feeds, strict=True) if key not in self._known}
+        if new:
+            session, workers = self._session()
+            self._known |= zip(new, in_order(session.run, new.values(), workers), strict=True)
+        return [
+            {**feed, **dict(zip(self._names, self._known[key], strict=True))} for key, feed in zip(members, feeds, strict=True)
+        ]
+
+    def _session(self) -> tuple[GraphSession, int]:
+        """Return a session that finds the regions, and the number of images that it runs at a time."""
+        model = ir.Model(self._graph.clone(), ir_version=IR_VERSION)
+        found = list(_regions(model.graph))
+        model.graph.outputs.clear()
+        model.graph.outputs.extend(found)
+        prune(model)
+        workers, threads_each = pool_size(self._threads)
+        return GraphSession(model, threads_each), workers

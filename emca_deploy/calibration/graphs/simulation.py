@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from emca_deploy.arrays import Float32Array
 from emca_deploy.calibration.graphs.graph_session import GraphSession, batch_size, find_values, in_order, pool_size, prune
-from emca_deploy.calibration.graphs.regions import Feed, image_feeds, read_given_regions
+from emca_deploy.calibration.graphs.regions import Feed, ImageFeeds, read_given_regions
 from emca_deploy.canonical.marks import compared_values, label_of, task_of_graph
 from emca_deploy.data.sources import ImageSource
 from emca_deploy.tasks.logits import LogitsNoise
@@ -28,10 +28,18 @@ class Simulation:
         parts: numbers of columns that each compared tensor has in the rows of `logits`, after the first call.
     """
 
-    def __init__(self, graph: ir.Graph, source: ImageSource, indices: Sequence[int], threads: int) -> None:
+    def __init__(
+        self, graph: ir.Graph, source: ImageSource, indices: Sequence[int], threads: int, feeds: ImageFeeds | None = None
+    ) -> None:
+        """Read the images; `feeds` of the same graph and source know the regions of images that were read before.
+
+        Raises:
+            ModelError: ONNX Runtime refuses the graph or the images.
+            DataError: an image cannot be read.
+        """
         batches = [images for images, _ in source.batches(batch_size(graph, threads), indices)]
         self._threads, self._counts = threads, [len(images) for images in batches]
-        self._feeds = image_feeds(graph, batches, threads)
+        self._feeds = (feeds or ImageFeeds(graph, threads)).of(indices, batches)
         self._task, self._names = task_of_graph(graph), [str(value.name) for value in compared_values(graph)]
         self.parts: list[int] = []
         self.samples = len(indices)

@@ -27,7 +27,7 @@ from emca_deploy.calibration.graphs.graph_session import (
     in_order,
     pool_size,
 )
-from emca_deploy.calibration.graphs.regions import Feed, image_feeds, read_given_regions
+from emca_deploy.calibration.graphs.regions import Feed, ImageFeeds, read_given_regions
 from emca_deploy.calibration.graphs.weighted_layers import bias_of, set_bias, weighted_layers
 from emca_deploy.calibration.placement.place import identity_operand
 from emca_deploy.calibration.recovery.settled import SettlingMeans
@@ -103,16 +103,26 @@ def _anchor(value: ir.Value, gate: str | None = None, shortcut: str | None = Non
 class BiasCorrection:
     """The correction of a placement's biases, for any ranges of its tensors."""
 
-    def __init__(self, model: ir.Model, quantize: Quantize, source: ImageSource, indices: Sequence[int], threads: int) -> None:
+    def __init__(
+        self,
+        model: ir.Model,
+        quantize: Quantize,
+        source: ImageSource,
+        indices: Sequence[int],
+        threads: int,
+        feeds: ImageFeeds | None = None,
+    ) -> None:
         """Read `IMAGES` of the images that the ranges come from.
 
-        `quantize` inserts the placement's Q/DQ pairs with any ranges into a clone of the float model, in place.
+        `quantize` inserts the placement's Q/DQ pairs with any ranges into a clone of the float model, in place. `feeds` of the
+        same graph and source know the regions of images that were read before.
 
         Raises:
             DataError: an image cannot be read.
         """
-        self._model, self._threads = model, threads
-        self._images = [batch for batch, _ in source.batches(batch_size(model.graph, threads), few_of(indices, IMAGES))]
+        self._model, self._threads, self._indices = model, threads, few_of(indices, IMAGES)
+        self._images = [batch for batch, _ in source.batches(batch_size(model.graph, threads), self._indices)]
+        self._image_feeds = feeds or ImageFeeds(model.graph, threads)
         self._anchors = find_anchors(model.graph)
         layers = weighted_layers(model.graph)
         quantized = model.clone()
@@ -123,7 +133,7 @@ class BiasCorrection:
 
     @cached_property
     def _feeds(self) -> list[Feed]:
-        return image_feeds(self._model.graph, self._images, self._threads)
+        return self._image_feeds.of(self._indices, self._images)
 
     @cached_property
     def _wanted(self) -> dict[str, Float64Array]:

@@ -60,7 +60,7 @@ class Protocol:
 
     @property
     def rounds(self) -> int:
-        """The smallest number of blocks of each candidate."""
+        """The smallest number of blocks of each candidate; fewer where calls are longer than a block and use up the duration."""
         return max(1, round(self.duration_s / self.block_s))
 
     @property

@@ -5,6 +5,7 @@ planned before the run, each 1.5 times as late as the one before, and never befo
 runs with drift measures the coverage that is left.
 """
 
+from collections import Counter
 from collections.abc import Callable, Container, Sequence
 
 import numpy as np
@@ -117,7 +118,7 @@ def reason_to_stop(candidates: Sequence[Candidate], protocol: Protocol) -> str |
     """Return why the run ends after the rounds so far, or None where it continues."""
     rounds = min(len(candidate.blocks) for candidate in candidates)
     if protocol.max_duration_s is None or protocol.max_duration_s <= protocol.duration_s:
-        return "fixed duration" if rounds >= protocol.rounds else None
+        return "fixed duration" if rounds >= protocol.rounds or _slow_and_measured(candidates, protocol) else None
     # Calls longer than a block use up the time before all rounds are done.
     time_is_over = sum(candidate.wall_s for candidate in candidates) >= protocol.max_duration_s * len(candidates)
     if rounds >= protocol.max_rounds or time_is_over:
@@ -127,6 +128,15 @@ def reason_to_stop(candidates: Sequence[Candidate], protocol: Protocol) -> str |
     if all(_well_known(candidate, protocol) for candidate in candidates):
         return f"interval within {protocol.interval_goal * 100:g} %"
     return None
+
+
+def _slow_and_measured(candidates: Sequence[Candidate], protocol: Protocol) -> bool:
+    """Return whether calls longer than a block have used up the duration, and every process has blocks enough for an interval."""
+    measured_s = sum(sum(block.sum() for block in each.calls_ms) / each.in_flight for each in candidates) / 1000
+    if measured_s < protocol.duration_s * len(candidates):
+        return False
+    blocks = [Counter(block.process for block in each.blocks) for each in candidates]
+    return all(len(each) >= protocol.processes and min(each.values()) >= _FEWEST_ROUNDS for each in blocks)
 
 
 def _well_known(candidate: Candidate, protocol: Protocol) -> bool:

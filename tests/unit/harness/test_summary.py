@@ -169,6 +169,22 @@ def test_time_is_over_when_all_candidates_together_have_used_theirs():
 
 
 @pytest.mark.parametrize(
+    ("rounds", "call_ms", "processes", "stops"),
+    [
+        (20, 500.0, 2, True),
+        (19, 500.0, 2, False),  # one process has fewer than ten blocks
+        (20, 500.0, 1, False),  # the second process is not started yet
+        (20, 240.0, 2, False),  # less than five seconds
+        (21, 240.0, 2, True),
+    ],
+)
+def test_long_calls_end_a_fixed_duration_before_its_rounds(rounds, call_ms, processes, stops):
+    protocol = Protocol(duration_s=5.0, block_s=0.05, processes=2)
+    found = candidate(*[process() for _ in range(processes)], calls=1, rounds=rounds, call_ms=call_ms, wall_ms=2 * call_ms)
+    assert reason_to_stop([found], protocol) == ("fixed duration" if stops else None)
+
+
+@pytest.mark.parametrize(
     ("processes", "at_once", "most_s", "renewals"),
     [
         (1, 1, None, ()),

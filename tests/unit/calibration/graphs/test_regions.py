@@ -6,7 +6,8 @@ import onnxruntime
 import pytest
 
 from emca_deploy.calibration.graphs.graph import load_graph
-from emca_deploy.calibration.graphs.regions import image_feeds, measured_model, read_given_regions
+from emca_deploy.calibration.graphs.graph_session import GraphSession
+from emca_deploy.calibration.graphs.regions import ImageFeeds, measured_model, read_given_regions
 from emca_deploy.calibration.graphs.simulation import Simulation
 from emca_deploy.canonical.edit import set_constant
 from emca_deploy.canonical.marks import compared_values
@@ -80,9 +81,22 @@ def test_a_variant_reads_the_regions_of_the_float_network(model, images):
 def test_given_regions_replace_the_selection(model, images):
     variant = measured_model(model).clone()
     given = read_given_regions(variant)
-    (feed,) = image_feeds(measured_model(model).graph, [images.images[:1]], 1)
+    (feed,) = ImageFeeds(measured_model(model).graph, 1).of([0], [images.images[:1]])
     assert set(feed) == {"images", *given}
     assert [feed[name].shape for name in given] == [(REGIONS, 4)] * 2
+
+
+def test_the_regions_of_an_image_are_found_once(model, images, monkeypatch):
+    valid = measured_model(model)
+    feeds, runs = ImageFeeds(valid.graph, 1), []
+    original = GraphSession.run
+    monkeypatch.setattr(GraphSession, "run", lambda session, feed: runs.append(feed) or original(session, feed))
+    first, second = feeds.of([0, 1], [images.images[:1], images.images[1:2]])
+    other, again = feeds.of([2, 1], [images.images[2:3], images.images[1:2]])
+    assert len(runs) == 3
+    for name in read_given_regions(valid.clone()):
+        assert again[name] is second[name]
+        assert not np.array_equal(other[name], first[name])
 
 
 def test_each_part_counts_alike():
