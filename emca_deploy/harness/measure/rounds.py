@@ -14,7 +14,7 @@ from emca_deploy._progress import Progress
 from emca_deploy.arrays import Float64Array
 from emca_deploy.errors import EmcaError
 from emca_deploy.harness.measure.candidate import Candidate
-from emca_deploy.harness.measure.protocol import Protocol
+from emca_deploy.harness.measure.protocol import FEWEST_PROCESSES, Protocol
 from emca_deploy.stats.estimates import median_ci
 
 __all__ = ["INTERRUPTED", "interleave", "planned_looks", "planned_renewals", "precise", "reason_to_stop"]
@@ -25,6 +25,9 @@ _SHORTEST, _LONGEST = 0.75, 1.25
 
 _FURTHER = 1.5
 _FEWEST_ROUNDS = 10
+_SLOW_BLOCKS = 12
+"""Fewest blocks of each process where calls are longer than a block."""
+
 _FAST_QUERIES = 100
 """MLPerf's least number of queries, for candidates that make that many in the least duration."""
 
@@ -131,12 +134,18 @@ def reason_to_stop(candidates: Sequence[Candidate], protocol: Protocol) -> str |
 
 
 def _slow_and_measured(candidates: Sequence[Candidate], protocol: Protocol) -> bool:
-    """Return whether calls longer than a block have used up the duration, and every process has blocks enough for an interval."""
+    """Return whether calls longer than a block have used up the duration, and every process has blocks enough for an interval.
+
+    Runs with one process of each candidate keep their rounds: `tune` plans with them.
+    """
+    if protocol.processes < FEWEST_PROCESSES:
+        return False
     measured_s = sum(sum(block.sum() for block in each.calls_ms) / each.in_flight for each in candidates) / 1000
-    if measured_s < protocol.duration_s * len(candidates):
+    is_slow = measured_s > protocol.block_s * sum(each.calls for each in candidates)
+    if not is_slow or measured_s < protocol.duration_s * len(candidates):
         return False
     blocks = [Counter(block.process for block in each.blocks) for each in candidates]
-    return all(len(each) >= protocol.processes and min(each.values()) >= _FEWEST_ROUNDS for each in blocks)
+    return all(len(each) >= protocol.processes and min(each.values()) >= _SLOW_BLOCKS for each in blocks)
 
 
 def _well_known(candidate: Candidate, protocol: Protocol) -> bool:

@@ -171,11 +171,11 @@ def test_time_is_over_when_all_candidates_together_have_used_theirs():
 @pytest.mark.parametrize(
     ("rounds", "call_ms", "processes", "stops"),
     [
-        (20, 500.0, 2, True),
-        (19, 500.0, 2, False),  # one process has fewer than ten blocks
-        (20, 500.0, 1, False),  # the second process is not started yet
-        (20, 240.0, 2, False),  # less than five seconds
-        (21, 240.0, 2, True),
+        (24, 500.0, 2, True),
+        (23, 500.0, 2, False),  # one process has fewer than twelve blocks
+        (24, 500.0, 1, False),  # the second process is not started yet
+        (24, 200.0, 2, False),  # less than five seconds
+        (25, 200.0, 2, True),
     ],
 )
 def test_long_calls_end_a_fixed_duration_before_its_rounds(rounds, call_ms, processes, stops):
