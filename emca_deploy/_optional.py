@@ -20,6 +20,8 @@ _PACKAGES = (
     Package("jinja2", "Jinja2", "3.1", "report"),
     Package("junitparser", "junitparser", "3.1", "report"),
     Package("mlflow", "mlflow-skinny", "3", "mlflow", ("mlflow",)),
+    Package("dask", "dask", "2024.12", "fleet"),
+    Package("distributed", "distributed", "2024.12", "fleet"),
     Package("pycocotools", "pycocotools", "2.0.7", "detect"),
 )
 """Optional libraries that belong to no backend."""

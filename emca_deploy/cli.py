@@ -37,6 +37,7 @@ COMMANDS: dict[str, str] = {
     "history": "Keep results, and show a figure over time.",
     "deploy": "Take a checkpoint to INT8 engines and a report, in one command.",
     "sweep": "Measure every combination of models, precisions, backends and targets of a plan.",
+    "fleet": "Show the workers of a Dask cluster.",
     "demo": "Run `deploy` on a sample network and its images.",
     "report": "Make the report of a finished deployment again.",
     "bundle": "Put a deployment into one file or folder to hand over.",

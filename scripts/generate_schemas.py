@@ -11,6 +11,7 @@ from emca_deploy.results.accuracy import AccuracyReport
 from emca_deploy.results.bundle import BundleReport
 from emca_deploy.results.deploy import DeployReport
 from emca_deploy.results.detection import DetectionReport
+from emca_deploy.results.fleet import FleetReport
 from emca_deploy.results.history import HistoryReport
 from emca_deploy.results.latency import CompareReport, ProfileReport
 from emca_deploy.results.layers import LayersReport
@@ -35,6 +36,7 @@ SCHEMAS: dict[str, Any] = {
     "history": HistoryReport,
     "sweep": SweepReport,
     "sweep-cell": CellResult,
+    "fleet": FleetReport,
     "report": SweepDocument,
     "bundle": BundleReport,
 }

@@ -21,6 +21,7 @@ PAGES = sorted(
 RUN, SHOWN = ("console", "python"), ("text", "json", "toml", "yaml", "{eval-rst}")
 # Reasons for not running a block, given in a comment on the line before it.
 REASONS = (
+    "needs a cluster",
     "needs a Jetson",
     "needs an NVIDIA GPU",
     "needs a Jetson, by ssh",

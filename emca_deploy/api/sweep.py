@@ -3,33 +3,34 @@
 import hashlib
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
 from fnmatch import fnmatchcase
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from emca_deploy._progress import Stage, silent
-from emca_deploy.api.profile import profile
+from emca_deploy.api.sweeping.cells import Cells, now
 from emca_deploy.api.sweeping.folder import SweepFolder
-from emca_deploy.api.sweeping.keys import Keys, digest_of
-from emca_deploy.api.sweeping.places import Places
-from emca_deploy.api.sweeping.plan import Plan, read_plan
-from emca_deploy.api.sweeping.shared_work import SharedWork
+from emca_deploy.api.sweeping.keys import Keys
+from emca_deploy.api.sweeping.plan import read_plan
+from emca_deploy.api.sweeping.plan_file import read_plan_file
 from emca_deploy.artifacts import this_command
-from emca_deploy.errors import EmcaError, InputError, OutputError, UnknownNameError
-from emca_deploy.requests import ProfileRequest
-from emca_deploy.results.latency import Failure
+from emca_deploy.errors import InputError, UnknownNameError
+from emca_deploy.machines.fingerprint import fingerprint_of, machine_parts
 from emca_deploy.results.sweep import CellResult, SweepCell, SweepReport, SweepRow, with_front
 
 if TYPE_CHECKING:
     from emca_deploy.api.sweeping.ranking import Ranking
+    from emca_deploy.fleet.cluster import ClusterOptions
+    from emca_deploy.fleet.fleet import Fleet
 
 __all__ = ["SweepRequest", "sweep"]
 
-WORK_S, START_S = {"export": 15.0, "int8": 40.0, "engine": 2.0, "accuracy": 20.0}, 2.0
-"""Rough seconds of shared work, and of the start of a process, for estimates."""
+MOST_AT_ONCE = 256
+"""Most cells that are in progress on a fleet."""
 
 SHORTEST_RANKED_S = 10.0
 """Shortest budget whose cells are ranked."""
@@ -50,6 +51,7 @@ class SweepRequest:
         retry_failed: whether to run failed cells again.
         budget_s: seconds after which no further cell is started; cells that are likely to be on the Pareto front come first. None
             runs all.
+        cluster: Dask cluster to run the cells on; None runs them on this machine.
     """
 
     plan: Path
@@ -58,6 +60,7 @@ class SweepRequest:
     only: tuple[str, ...] = ()
     retry_failed: bool = False
     budget_s: float | None = None
+    cluster: "ClusterOptions | None" = None
 
 
 def sweep(request: SweepRequest, stage: Stage = silent, finished: Finished | None = None) -> SweepReport:
@@ -70,34 +73,47 @@ def sweep(request: SweepRequest, stage: Stage = silent, finished: Finished | Non
 
     Raises:
         InputError: the plan or an option is wrong, or another sweep runs in the folder.
-        MissingError: a target or a backend's library is missing.
+        MissingError: a target or a backend's library is missing, or the cluster is lost.
         OutputError: a file cannot be written.
         KeyboardInterrupt: interrupted; all finished cells are kept.
     """
-    plan = read_plan(request.plan)
     folder = SweepFolder(request.output)
-    keys = Keys(plan, folder.digests)
-    cells, same = _in_order(plan, keys)
-    plan = replace(plan, notes=(*plan.notes, *same))
-    chosen = _chosen(request.only, cells)
-    if request.dry_run:
-        return _Sweep(request, plan, folder, keys, cells, stage).report(chosen)
-    with folder.locked():
-        keys.save()
-        return _Sweep(request, plan, folder, keys, cells, stage).run(chosen, finished)
+    if request.cluster is not None:
+        return _on_fleet(request, folder, stage, finished)
+    plan = read_plan(request.plan)
+    cells = Cells(plan, Keys(plan, folder.digests), folder, stage)
+    return _finish(_Sweep(request, folder, (cells,), stage), finished)
 
 
-def _in_order(plan: Plan, keys: Keys) -> tuple[dict[str, SweepCell], tuple[str, ...]]:
-    """Return the cells by key in random order, which spreads similar cells over time, and notes on models with two names."""
-    found: dict[str, SweepCell] = {}
-    same: dict[str, None] = {}
-    for cell in plan.cells:
-        first = found.setdefault(digest_of(keys.cell(cell)), cell)
-        if first is not cell:
-            same[f"{cell.model} is the same file as {first.model}, which is measured"] = None
-    order = sorted(found)
-    random.Random(plan.measure.seed).shuffle(order)
-    return {key: found[key] for key in order}, tuple(same)
+def _finish(found: "_Sweep", finished: Finished | None) -> SweepReport:
+    chosen = _chosen(found.request.only, {key: cells.by_key[key] for key, cells in found.cells.items()})
+    if found.request.dry_run:
+        return found.report(chosen)
+    with found.folder.locked():
+        for cells in found.machines:
+            cells.keys.save()
+        return found.run(chosen, finished)
+
+
+def _on_fleet(request: SweepRequest, folder: SweepFolder, stage: Stage, finished: Finished | None) -> SweepReport:
+    """Measure the cells on each kind of machine of a cluster."""
+    from emca_deploy.api.sweeping.machines import kinds_of
+    from emca_deploy.fleet.cluster import connected
+    from emca_deploy.fleet.fleet import Fleet
+
+    assert request.cluster is not None
+    read_plan_file(request.plan)  # a wrong plan is refused before a cluster is started
+    own = fingerprint_of(machine_parts())
+    with TemporaryDirectory(prefix="emca-deploy-") as shards, connected(request.cluster) as client:
+        with stage("asking the workers what they are"):
+            fleet = Fleet(client, pin=request.cluster.pin)
+        with fleet:
+            machines = []
+            for machine in kinds_of(fleet, Path(shards), own):
+                plan = read_plan(request.plan, machine.parts)
+                keys = Keys(plan, folder.digests, machine.like.fingerprint, machine.like.backends)
+                machines.append(Cells(plan, keys, folder, silent, machine))
+            return _finish(_Sweep(request, folder, tuple(machines), stage, fleet), finished)
 
 
 def _chosen(only: Sequence[str], cells: dict[str, SweepCell]) -> frozenset[str]:
@@ -126,56 +142,85 @@ def _matches(text: str, key: str, cell: SweepCell) -> bool:
 
 @dataclass
 class _Sweep:
-    """A sweep in progress."""
+    """A sweep in progress on some kinds of machines; `cells` has by key those of a cell, in the order of measurement."""
 
     request: SweepRequest
-    plan: Plan
     folder: SweepFolder
-    keys: Keys
-    cells: dict[str, SweepCell]
+    machines: tuple[Cells, ...]
     stage: Stage
+    fleet: "Fleet | None" = None
+    cells: dict[str, Cells] = field(default_factory=dict)
     rows: dict[str, SweepRow] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.places = Places(self.plan, self.keys, self.folder.shared)
-        self.work = SharedWork(self.plan, self.places, self.stage)
-        self._counted: set[Path] = set()
-        self.rows = {key: self._row(key, cell) for key, cell in self.cells.items()}
-
-    def _row(self, key: str, cell: SweepCell) -> SweepRow:
-        found = self.folder.row(key)
-        if found is None:
-            return self._pending(key, cell)
-        return replace(found, cell=cell, name=cell.name)  # its model may have another name now
+        found: dict[str, Cells] = {}
+        for cells in self.machines:
+            for key in cells.by_key:
+                found.setdefault(key, cells)  # a remote target is the same from every machine
+        order = sorted(found)
+        random.Random(self.machines[0].plan.measure.seed).shuffle(order)  # which spreads similar cells over time
+        self.cells = {key: found[key] for key in order}
+        self.rows = {key: cells.row(key) for key, cells in self.cells.items()}
 
     def run(self, chosen: frozenset[str], finished: Finished | None) -> SweepReport:
         """Measure the chosen cells that have no result."""
-        started = time.monotonic()
         again = ("pending", "failed") if self.request.retry_failed else ("pending",)
         todo = [key for key in self.cells if key in chosen and self.rows[key].status in again]
-        budget = float("inf") if self.request.budget_s is None else self.request.budget_s
         self.folder.write_index(self.report(chosen))
         ranking, left = self._ranking(), list(todo)
-        while left and time.monotonic() - started < budget:
-            key = left[0] if ranking is None else ranking.first(left, self.rows)
-            left.remove(key)
-            self.rows[key] = self.folder.keep(self._measured(key, self.cells[key]))
+        results = self._in_turn(left, ranking) if self.fleet is None else self._at_once(left, self.fleet)
+        for number, result in enumerate(results, 1):
+            self.rows[result.key] = self.folder.keep(result)
             self.folder.write_index(self.report(chosen))
             if finished is not None:
-                finished(self.rows[key], len(todo) - len(left), len(todo))
+                finished(self.rows[result.key], number, len(todo))
         self._spent(left, ranking)
         report = self.report(chosen)
         self.folder.write_index(report)
         return report
 
+    def _in_turn(self, left: list[str], ranking: "Ranking | None") -> Iterator[CellResult]:
+        """Yield the results of cells, which are taken from `left`, until the budget is spent."""
+        started, budget = time.monotonic(), self._budget_s()
+        while left and time.monotonic() - started < budget:
+            key = left[0] if ranking is None else ranking.first(left, self.rows)
+            left.remove(key)
+            yield self.cells[key].measured(key)
+
+    def _at_once(self, left: list[str], fleet: "Fleet") -> Iterator[CellResult]:
+        """Yield the results of cells as workers finish them; cells are taken from `left` until the budget is spent."""
+        started, budget = time.monotonic(), self._budget_s()
+        running: dict[Future[CellResult], str] = {}
+        pool, waits = ThreadPoolExecutor(MOST_AT_ONCE), True
+        try:
+            while running or left:
+                while left and len(running) <= len(fleet.latency_workers) and time.monotonic() - started < budget:
+                    key = left.pop(0)
+                    running[pool.submit(self.cells[key].measured, key)] = key
+                if not running:
+                    return
+                for done in wait(running, return_when=FIRST_COMPLETED).done:
+                    running.pop(done)
+                    yield done.result()
+        except (KeyboardInterrupt, GeneratorExit):
+            waits = False  # a thread may calibrate for minutes
+            raise
+        finally:
+            fleet.stop()
+            pool.shutdown(wait=waits, cancel_futures=True)
+
+    def _budget_s(self) -> float:
+        return float("inf") if self.request.budget_s is None else self.request.budget_s
+
     def _ranking(self) -> "Ranking | None":
-        """Return what ranks the cells within a budget; None for a budget that is shorter than the probes."""
+        """Return what ranks the cells within a budget; None for a budget that is shorter than the probes, and for a fleet."""
         budget = self.request.budget_s
-        if budget is None or budget < SHORTEST_RANKED_S:
+        if budget is None or budget < SHORTEST_RANKED_S or self.fleet is not None:
             return None
         from emca_deploy.api.sweeping.ranking import Ranking
 
-        return Ranking(self.plan, self.keys, self.work, self.folder.shared, self.stage, budget)
+        (cells,) = self.machines
+        return Ranking(cells.plan, cells.keys, cells.work, self.folder.shared, self.stage, budget)
 
     def _spent(self, keys: Sequence[str], ranking: "Ranking | None") -> None:
         """Note on each cell that is left why it was not measured, and what is predicted of it."""
@@ -190,87 +235,26 @@ class _Sweep:
                 )
             self.rows[key] = row
 
-    def _pending(self, key: str, cell: SweepCell) -> SweepRow:
-        """Return the row of a cell without a result, with its expected time; shared work counts for the first that needs it."""
-        measure, missing = self.plan.measure, self.places.missing(cell)
-        seconds = measure.processes * (START_S + min(measure.warmup, 1.0)) + measure.duration
-        seconds += sum(WORK_S[kind] for path, kind in missing.items() if path not in self._counted)
-        self._counted |= missing.keys()
-        return SweepRow(key, cell.name, cell, estimate_s=round(seconds, 1))
-
-    def _measured(self, key: str, cell: SweepCell) -> CellResult:
-        """Return the result of a cell, also if it fails."""
-        started, inputs = time.monotonic(), self.keys.cell(cell)
-        result = CellResult(key, cell, inputs, "failed", _now(), 0.0, failure=Failure(cell.name, "not measured"))
-        try:
-            result = self._done(result)
-        except OutputError:
-            raise
-        except EmcaError as exc:
-            result = replace(result, failure=Failure(cell.name, exc.problem, exc.remedy, exc.exit_code))
-        except Exception as exc:  # a defect in one cell must not stop the others
-            result = replace(result, failure=Failure(cell.name, f"{type(exc).__name__}: {exc}", "report this as a defect"))
-        return replace(result, created=_now(), seconds=round(time.monotonic() - started, 2))
-
-    def _done(self, result: CellResult) -> CellResult:
-        cell, measure = result.cell, self.plan.measure
-        artifact = self.work.artifact(cell)
-        accuracy = self.work.accuracy(cell)
-        request = ProfileRequest(
-            (artifact,),
-            (cell.backend,),
-            cell.target,
-            cell.scenario,
-            cell.batch,
-            cell.threads,
-            "bf16" if cell.precision == "bf16" else "f32",
-            measure.duration,
-            measure.duration if measure.max_duration is None else measure.max_duration,
-            measure.processes,
-            measure.warmup,
-            measure.seed,
-            measure.telemetry,
-            untuned=True,
-            io=self.work.io(cell),
-        )
-        with self.stage(f"measuring {cell.name}") as progress:
-            report = profile(request, progress)
-        if not report.results or not report.complete:
-            raise KeyboardInterrupt  # `profile` keeps what an interrupted run measured, a sweep does not
-        (latency,) = report.results
-        path = Path(artifact)
-        size = round(path.stat().st_size / 2**20, 3) if path.is_file() else None
-        return replace(
-            result,
-            status="done",
-            artifact=self.places.within(path),
-            files=self.places.files(cell),
-            file_mib=size,
-            latency=latency,
-            accuracy=accuracy,
-            environment=report.environment,
-            failure=None,
-        )
-
     def report(self, chosen: frozenset[str]) -> SweepReport:
         """Return the index."""
         rows = with_front(tuple(self.rows.values()))
         rows = tuple(replace(row, reason="not chosen by --only") if _left(row, chosen) else row for row in rows)
         return SweepReport(
             plan=str(self.request.plan),
-            plan_sha256=hashlib.sha256(self.plan.file.text.encode()).hexdigest(),
+            plan_sha256=hashlib.sha256(self.machines[0].plan.file.text.encode()).hexdigest(),
             cells=rows,
-            fingerprint=self.keys.fingerprint,
+            fingerprint=self.machines[0].keys.own_fingerprint,
             command=this_command(),
-            created=_now(),
+            created=now(),
             complete=all(row.status != "pending" for row in rows),
-            notes=self.plan.notes,
+            notes=self._notes(),
         )
+
+    def _notes(self) -> tuple[str, ...]:
+        unusable = () if self.fleet is None else self.fleet.unusable.values()
+        notes = [note for cells in self.machines for note in (*cells.plan.notes, *cells.notes)]
+        return tuple(dict.fromkeys((*notes, *unusable)))
 
 
 def _left(row: SweepRow, chosen: frozenset[str]) -> bool:
     return row.status == "pending" and row.key not in chosen
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar, Protocol
 
-from emca_deploy._progress import Stage, silent
+from emca_deploy._progress import Progress, Stage, silent
 from emca_deploy.api.images import image_notes, image_warnings
 from emca_deploy.artifacts import TensorSpec, read_manifest
 from emca_deploy.backends.records import DEFAULT
@@ -19,12 +20,12 @@ from emca_deploy.onnx_file.file import OnnxFile
 from emca_deploy.preprocessing import Labelling, Preprocessing, PreprocessingOptions, model_io
 from emca_deploy.requests import LogitsRequest, TaskName
 from emca_deploy.results.gate import Verdict
-from emca_deploy.targets.base import Target
+from emca_deploy.targets.base import ChoosePreprocessing, Validated
 from emca_deploy.targets.named_artifacts import split_artifact
 from emca_deploy.targets.named_machines import open_target, ready
 from emca_deploy.tasks.flips import FlipsFile
 
-__all__ = ["ValidateReport", "ValidateRequest", "kept_logits", "validate"]
+__all__ = ["Runs", "ValidateReport", "ValidateRequest", "kept_logits", "validate"]
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,33 @@ class ValidateReport:
     unwritten: OutputError | None = None
 
 
-def validate(request: ValidateRequest, stage: Stage = silent) -> ValidateReport:
-    """Run a data set through an artifact, and through a reference if there is one.
+class Runs(Protocol):
+    """What runs a data set: a target, or one that several workers share. The methods are those of `Target`."""
+
+    is_remote: ClassVar[bool]
+
+    @property
+    def name(self) -> str:
+        """Its name, as a request has it."""
+
+    @property
+    def processor(self) -> "Runs":
+        """The processor of the same machine, which runs a reference."""
+
+    def check(self, request: LogitsRequest) -> None:
+        """Refuse a request that it cannot run."""
+
+    def notes(self, request: LogitsRequest) -> tuple[str, ...]:
+        """Return notes for the user before the run."""
+
+    def validate(
+        self, request: LogitsRequest, progress: Progress | None = None, choose: ChoosePreprocessing | None = None
+    ) -> Validated:
+        """Run the data set."""
+
+
+def validate(request: ValidateRequest, stage: Stage = silent, runs: Runs | None = None) -> ValidateReport:
+    """Run a data set through an artifact, and through a reference if there is one, by default on the request's target.
 
     Raises:
         InputError: an artifact, the target or an option is wrong, or required labels are missing.
@@ -101,7 +127,7 @@ def validate(request: ValidateRequest, stage: Stage = silent) -> ValidateReport:
     """
     _check(request)
     flips = None if request.flips is None else FlipsFile(request.flips)
-    run = _Run(request, stage)
+    run = _Run(request, stage, runs)
     measured = run.both()
     images = run.images
     report = images.report(measured, stage)
@@ -149,7 +175,8 @@ def _calibrated(path: Path) -> tuple[str, ...]:
 class _Run:
     """A validation in progress: its images, notes and warnings."""
 
-    def __init__(self, request: ValidateRequest, stage: Stage) -> None:
+    def __init__(self, request: ValidateRequest, stage: Stage, runs: "Runs | None") -> None:
+        self._runs = runs
         self.notes: list[str] = []
         self.warnings: list[str] = []
         self.path = Path(split_artifact(request.artifact)[1])
@@ -163,7 +190,8 @@ class _Run:
 
     def both(self) -> Measured:
         """Return the results of the artifact, and of the reference if there is one."""
-        target, request = ready(self._request())
+        opened, request = ready(self._request())
+        target = opened if self._runs is None else self._runs
         self.notes += target.notes(request)
         if self._wanted.reference is None:
             return Measured(self._logits(target, request, self._open), None)
@@ -183,7 +211,7 @@ class _Run:
         more = {name: getattr(wanted, name) for name in names}
         return LogitsRequest(data=str(wanted.data), io=io, logits=logits, task=self._task, images=self.images.images, **more)
 
-    def _reference(self, request: LogitsRequest, processor: Target) -> LogitsRequest:
+    def _reference(self, request: LogitsRequest, processor: Runs) -> LogitsRequest:
         wanted = self._wanted
         own, path = split_artifact(str(wanted.reference))
         return replace(
@@ -199,7 +227,7 @@ class _Run:
 
     def _logits(
         self,
-        target: Target,
+        target: Runs,
         request: LogitsRequest,
         opened: Callable[[Preprocessing, int | None], None] | None,
         fallback: Preprocessing | None = None,

@@ -1,10 +1,12 @@
 """`emca-deploy sweep`."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from emca_deploy.commands import _mlflow_option as tracking
+from emca_deploy.commands._cluster_options import cluster_options, fleet_of
 from emca_deploy.commands._console import json_option, show, table_console, tell
 from emca_deploy.commands._durations import DurationType
 from emca_deploy.commands._progress_bars import cells
@@ -26,6 +28,9 @@ __all__ = ["command"]
 @option("--retry-failed", is_flag=True, help="Run failed cells again.")
 @option("--budget", "budget_s", type=DurationType(0), unset="none", help="Duration after which no further cell is started.")
 @tracking.mlflow_option
+@cluster_options
+@option("--local-workers", type=click.IntRange(1), unset="none", help="Number of worker processes to start on this machine.")
+@option("--pin", is_flag=True, help="Give each local worker one core and one thread.")
 @json_option
 def command(
     plan: Path,
@@ -35,6 +40,9 @@ def command(
     retry_failed: bool,
     budget_s: float | None,
     mlflow: str | None,
+    cluster: dict[str, Any],
+    local_workers: int | None,
+    pin: bool,
     as_json: bool,
 ) -> int:
     """Measure every combination of models, image sizes, precisions, backends, targets and scenarios in PLAN.toml.
@@ -47,12 +55,14 @@ def command(
       emca-deploy sweep plan.toml -o sweep --dry-run
       emca-deploy sweep plan.toml -o sweep --budget 20m
       emca-deploy sweep plan.toml -o sweep --only backend=openvino --retry-failed
+      emca-deploy sweep plan.toml -o sweep --cluster tls://build-server:8786
     """
     from emca_deploy.api.sweep import SweepRequest, sweep
     from emca_deploy.reporting.sweep import finished_line, print_sweep
 
     tracking.check(mlflow, output)
-    request = SweepRequest(plan, output, dry_run, only, retry_failed, budget_s)
+    fleet = fleet_of(cluster, local_workers, pin)
+    request = SweepRequest(plan, output, dry_run, only, retry_failed, budget_s, fleet)
     with cells() as (stage, finished):
         report = sweep(request, stage, lambda row, done, total: finished(finished_line(row), done, total))
     tell(notes=report.notes)

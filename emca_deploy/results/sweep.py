@@ -19,6 +19,7 @@ __all__ = [
     "front_group",
     "front_of",
     "ms_per_image",
+    "name_on",
     "read_cell",
     "row_of",
     "with_front",
@@ -74,6 +75,8 @@ class CellResult:
         latency: Latency with its samples; None for a failed cell.
         accuracy: Accuracy; None without validation images.
         environment: Facts about the machine, as in a profile.
+        machine: Hardware and fingerprint of the machine that measured, where that is another kind than the sweep's own.
+        worker: Name and host of the worker of a fleet that measured.
         created: Time of the result, ISO 8601 in UTC.
         seconds: Duration of the cell, without shared work that was already done.
     """
@@ -91,6 +94,8 @@ class CellResult:
     accuracy: AccuracyReport | DetectionReport | None = None
     environment: dict[str, Any] = field(default_factory=dict)
     failure: Failure | None = None
+    machine: str | None = left_out()
+    worker: str | None = left_out()
     schema_version: int = version(SCHEMA_VERSION)
 
     def contradiction(self) -> str:
@@ -105,7 +110,10 @@ class SweepRow:
     """One cell in the index of a sweep: its figures without samples.
 
     Attributes:
-        name: Values of the cell in one line.
+        name: Values of the cell in one line, with the `machine`.
+        machine: Hardware and fingerprint of the machine, where that is another kind than the sweep's own; cells of different
+            machines are not compared.
+        worker: Name and host of the worker of a fleet that measured.
         status: "done", "failed", or "pending" for one that was not measured.
         reason: Error of a failed cell, or why a cell was not measured; empty for a finished one.
         estimate_s: Expected duration of a pending cell with its shared work; None for the others.
@@ -146,6 +154,8 @@ class SweepRow:
     file_mib: float | None = None
     seconds: float | None = None
     pareto: bool = False
+    machine: str | None = left_out()
+    worker: str | None = left_out()
 
 
 @dataclass(frozen=True)
@@ -183,9 +193,23 @@ def read_cell(path: Path) -> CellResult:
     return read_json(CellResult, path, "a cell of a sweep", f"delete {path.name} and run the sweep again")
 
 
+def name_on(cell: SweepCell, machine: str | None) -> str:
+    """Return a cell's name, with the machine if there is one."""
+    return cell.name if machine is None else f"{cell.name} on {machine}"
+
+
 def row_of(result: CellResult) -> SweepRow:
     """Return a finished cell's row of the index."""
-    row = SweepRow(result.key, result.cell.name, result.cell, result.status, seconds=result.seconds, file_mib=result.file_mib)
+    row = SweepRow(
+        result.key,
+        name_on(result.cell, result.machine),
+        result.cell,
+        result.status,
+        seconds=result.seconds,
+        file_mib=result.file_mib,
+        machine=result.machine,
+        worker=result.worker,
+    )
     if result.failure is not None:
         return replace(row, reason=result.failure.error, exit_code=result.failure.exit_code)
     latency = result.latency
@@ -222,7 +246,7 @@ def with_front(rows: tuple[SweepRow, ...]) -> tuple[SweepRow, ...]:
 
 
 def front_of(rows: tuple[SweepRow, ...]) -> frozenset[str]:
-    """Return the keys of the finished cells that no other one of the same target and scenario dominates.
+    """Return the keys of the finished cells that no other one of the same machine, target and scenario dominates.
 
     A cell dominates another if it takes no more time per image and is no less accurate, and better in one of the two. Cells
     without an accuracy are compared only with cells of the same model, image size and precision.
@@ -255,7 +279,7 @@ def dominates(one: SweepRow, other: SweepRow) -> bool:
 
 
 def _group(row: SweepRow) -> tuple[Any, ...]:
-    return (row.metric, *front_group(row.cell, accurate=row.accuracy is not None))
+    return (row.metric, row.machine, *front_group(row.cell, accurate=row.accuracy is not None))
 
 
 def front_group(cell: SweepCell, *, accurate: bool) -> tuple[Any, ...]:

@@ -39,7 +39,7 @@ from emca_deploy.targets.named_artifacts import split_artifact, split_artifacts
 from emca_deploy.targets.shipment import Shipment, packed
 from emca_deploy.tasks.registry import TASKS
 
-__all__ = ["SshTarget", "check_backends", "trtexec_suffices"]
+__all__ = ["SshTarget", "check_backends", "chosen_preprocessing", "trtexec_suffices"]
 
 CACHE = "@cache/calibration.cache"
 _PLAIN = re.compile(r"[^A-Za-z0-9._-]+")
@@ -137,7 +137,7 @@ class SshTarget(Target):
         """
         self.check(request)
         backend, path = split_artifact(request.artifact)
-        used = request.preprocessing or _chosen(Path(path), request, choose)
+        used = request.preprocessing or chosen_preprocessing(Path(path), request, choose)
         files = Shipment()
         with packed(Path(request.data), request.images) as images, files.naming():
             needs_pillow = images.suffix.lower() != ".npz" or str(read_npz(images)[0].dtype) != "float32"
@@ -280,7 +280,7 @@ def _backends(request: ProfileRequest) -> set[str | None]:
     return found
 
 
-def _chosen(path: Path, request: LogitsRequest, choose: ChoosePreprocessing | None) -> Preprocessing:
+def chosen_preprocessing(path: Path, request: LogitsRequest, choose: ChoosePreprocessing | None) -> Preprocessing:
     """Return the preprocessing of a model that only the remote machine loads."""
     if choose is None:
         return preprocessing_of_file(path, PreprocessingOptions())

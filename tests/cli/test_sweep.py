@@ -14,6 +14,7 @@ import onnx
 import pytest
 
 from emca_deploy.api import sweep as module
+from emca_deploy.api.sweeping import cells
 from emca_deploy.cli import run
 from emca_deploy.results.codec import read_json
 from emca_deploy.results.sweep import SweepReport, read_cell
@@ -118,7 +119,7 @@ def test_a_spent_budget_lists_what_was_not_measured(plan, tmp_path, capsys):
 
 @pytest.mark.usefixtures("in_process")
 def test_within_a_budget_likely_cells_come_first_and_the_others_are_predicted(plan, tmp_path, monkeypatch, capsys):
-    seconds = itertools.count(0, 6)
+    seconds = itertools.count(0, 18)
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
     plan(FAKE.replace("[1, 2]", "[1, 2, 3, 4]"))
     assert run(["sweep", "plan.toml", "-o", "out", "--budget", "1m", "--json"]) == 0
@@ -148,7 +149,7 @@ def test_a_condition_on_an_unknown_value_is_refused(plan, refused):
 @pytest.mark.usefixtures("in_process")
 def test_an_interrupt_keeps_finished_cells(plan, tmp_path, monkeypatch):
     plan(FAKE)
-    measured = module.profile
+    measured = cells.profile
     calls = []
 
     def third_is_interrupted(*arguments):
@@ -157,7 +158,7 @@ def test_an_interrupt_keeps_finished_cells(plan, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return measured(*arguments)
 
-    monkeypatch.setattr(module, "profile", third_is_interrupted)
+    monkeypatch.setattr(cells, "profile", third_is_interrupted)
     assert run(["sweep", "plan.toml", "-o", "out"]) == 130
     assert len(stamps(tmp_path / "out")) == 2
     assert [row.status for row in index(tmp_path / "out").cells] == ["done", "done", "pending", "pending"]

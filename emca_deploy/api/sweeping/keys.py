@@ -39,17 +39,29 @@ class Keys:
     Args:
         plan: the plan.
         remembered: file that keeps the digests of large files, valid while their times and sizes are the same.
+        fingerprint: fingerprint of the machine that measures; None is this one.
+        versions: versions of the backends there; None is those here.
     """
 
-    def __init__(self, plan: Plan, remembered: Path) -> None:
+    def __init__(
+        self, plan: Plan, remembered: Path, fingerprint: str | None = None, versions: Mapping[str, str] | None = None
+    ) -> None:
         self._plan = plan
         self._digests = _Digests(remembered)
+        self._fingerprint = fingerprint
         self._versions: dict[str, str | None] = {}
+        if versions is not None:
+            self._versions |= {name: versions.get(name) if BACKENDS[name].module else None for name in BACKENDS}
 
     @cached_property
-    def fingerprint(self) -> str:
-        """The fingerprint of this machine."""
+    def own_fingerprint(self) -> str:
+        """The fingerprint of this machine, which exports and calibrates."""
         return fingerprint_of(machine_parts())
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the machine that measures."""
+        return self.own_fingerprint if self._fingerprint is None else self._fingerprint
 
     def save(self) -> None:
         """Write the digests for the next run."""
@@ -88,7 +100,7 @@ class Keys:
         """Return what the ONNX file depends on that a cell runs or builds its engine from."""
         if cell.precision != "int8" or self._plan.models[cell.model].precision == "int8":
             return self.export(cell, "fp16" if cell.precision == "fp16" else "fp32")
-        machine = {"fingerprint": self.fingerprint}  # weights have 7 bits on processors that saturate with 8
+        machine = {"fingerprint": self.own_fingerprint}  # weights have 7 bits on processors that saturate with 8
         return {"ranges": self.ranges(cell), "backend": cell.backend, "recover": self._plan.option("recover"), **machine}
 
     def engine(self, cell: SweepCell) -> dict[str, Any]:
@@ -107,7 +119,8 @@ class Keys:
     def reference(self, cell: SweepCell) -> dict[str, Any]:
         """Return what the answers of the fp32 model depend on."""
         data = {name: self._data(name) for name in ("val", "annotations")}
-        return {"export": self.export(cell, "fp32"), **data, "limit": self._plan.option("limit")}
+        other = {} if self.fingerprint == self.own_fingerprint else {"fingerprint": self.fingerprint}
+        return {"export": self.export(cell, "fp32"), **data, "limit": self._plan.option("limit"), **other}
 
     def probes(self) -> dict[str, Any]:
         """Return what the latencies of probes depend on."""

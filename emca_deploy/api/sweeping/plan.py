@@ -1,6 +1,6 @@
 """A plan whose files, names and combinations are checked: the cells of a sweep, and what runs them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from itertools import product
@@ -18,7 +18,7 @@ from emca_deploy.networks.registry import find_architecture
 from emca_deploy.preprocessing import Labelling, Preprocessing, PreprocessingOptions, parse_size
 from emca_deploy.results.latency import Scenario
 from emca_deploy.results.sweep import SweepCell
-from emca_deploy.targets.base import Target
+from emca_deploy.targets.base import Part, Target
 from emca_deploy.targets.deployment import BuildStep
 from emca_deploy.targets.named_machines import open_target
 
@@ -26,6 +26,9 @@ __all__ = ["Place", "Plan", "read_plan"]
 
 OFFLINE_BATCH = 8
 FLOAT = ("fp32", "bf16")
+
+Find = Callable[[Sequence[str], Sequence[str]], Sequence[Part]]
+"""Returns targets with what `deploy` builds on them, given the names of the targets and of backends; see `find_parts`."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +88,8 @@ class Plan:
         return replace(self.preprocessing, image_size=size)
 
 
-def read_plan(path: Path) -> Plan:
-    """Return the plan in a file. Everything it names is looked up, and nothing is run.
+def read_plan(path: Path, find: Find = find_parts) -> Plan:
+    """Return the plan in a file. Everything it names is looked up, its targets by `find`, and nothing is run.
 
     Raises:
         InputError: a key, a value, a file or a combination is wrong.
@@ -96,7 +99,7 @@ def read_plan(path: Path) -> Plan:
     file = read_plan_file(path)
     tables = [file.matrix, *({**file.matrix, **more} for more in file.include)]
     models = {name: find_model(file, name) for table in tables for name in table["models"]}
-    places = _places(file, tables, models)
+    places = _places(file, tables, models, find)
     cells, left_out = _cells(file, tables, models, places)
     if not cells:
         raise InputError(f"{path}: no cell is left", "; ".join(left_out) or "exclude less")
@@ -165,7 +168,7 @@ def _open(where: str, place: Path) -> ImageSource:
         raise type(exc)(f"{where}: {exc.problem}", exc.remedy) from exc
 
 
-def _places(file: PlanFile, tables: Sequence[Mapping[str, Any]], models: Mapping[str, Model]) -> dict[str, Place]:
+def _places(file: PlanFile, tables: Sequence[Mapping[str, Any]], models: Mapping[str, Model], find: Find) -> dict[str, Place]:
     """Return the targets with what `deploy` builds on them; a backend must run on one of them."""
     targets = tuple(dict.fromkeys(name for table in tables for name in table.get("targets", ("cpu",))))
     backends = tuple(dict.fromkeys(name for table in tables for name in table.get("backends", ())))
@@ -177,7 +180,7 @@ def _places(file: PlanFile, tables: Sequence[Mapping[str, Any]], models: Mapping
         opened = {name: Place(open_target(name)[0]) for name in targets}
         if all(model.is_fake for model in models.values()):
             return opened
-        parts = find_parts(targets, real)
+        parts = find(targets, real)
     except InputError as exc:
         raise type(exc)(f"{file.path}: {exc.problem}", exc.remedy) from exc
     steps: Iterator[dict[tuple[str, str], BuildStep]] = (

@@ -4,9 +4,12 @@ The operations are imported when there is work for them: a sweep whose files all
 """
 
 import json
+import threading
+from collections import defaultdict
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from emca_deploy._progress import Stage
 from emca_deploy.api.sweeping.places import Places
@@ -14,12 +17,16 @@ from emca_deploy.api.sweeping.plan import Plan
 from emca_deploy.artifacts import read_manifest, write_json
 from emca_deploy.backends.records import DEFAULT
 from emca_deploy.errors import DataError, EmcaError, InputError, ModelError, OutputError
+from emca_deploy.fleet.errors import ClusterLostError
 from emca_deploy.preprocessing import PreprocessingOptions, model_io, parse_size
 from emca_deploy.requests import BuildRequest, TrtChoices
 from emca_deploy.results.accuracy import AccuracyReport
 from emca_deploy.results.codec import from_json, to_json
 from emca_deploy.results.detection import DetectionReport
 from emca_deploy.results.sweep import SweepCell
+
+if TYPE_CHECKING:
+    from emca_deploy.api.sweeping.machines import FleetMachine
 
 __all__ = ["Accuracy", "SharedWork"]
 
@@ -31,12 +38,16 @@ VALIDATION_BATCH = 16
 class SharedWork:
     """Makes the files of cells, or finds those that an earlier cell or run made.
 
-    Work that failed is not tried again for the other cells of the same run.
+    Work that failed is not tried again for the other cells of the same run. Several threads may ask for the same file.
+
+    Args:
+        machine: machine of a fleet that builds and validates; None is this one.
     """
 
-    def __init__(self, plan: Plan, places: Places, stage: Stage) -> None:
-        self._plan, self._places, self._stage = plan, places, stage
+    def __init__(self, plan: Plan, places: Places, stage: Stage, machine: "FleetMachine | None" = None) -> None:
+        self._plan, self._places, self._stage, self._machine = plan, places, stage, machine
         self._failed: dict[Path, EmcaError] = {}
+        self._locks: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
 
     def artifact(self, cell: SweepCell) -> str:
         """Return what a cell measures: its engine, or the ONNX file on a backend that has no engines.
@@ -66,7 +77,10 @@ class SharedWork:
             choices=TrtChoices(targets=self._plan.step(cell).capabilities),
             io=self.io(cell),
         )
-        build(request)
+        if self._machine is not None:
+            self._machine.target(target).build(request)
+        else:
+            build(request)
 
     def io(self, cell: SweepCell) -> dict[str, Any]:
         """Return what the user said about the input of an ONNX file, which an exported file says itself."""
@@ -142,7 +156,8 @@ class SharedWork:
             labelling=plan.labelling,
             annotations=plan.annotations,
         )
-        write_json(place, to_json(validate(request, self._stage).accuracy))
+        runs = None if self._machine is None else self._machine.target(cell.target)
+        write_json(place, to_json(validate(request, self._stage, runs).accuracy))
 
     def _said(self, cell: SweepCell) -> PreprocessingOptions:
         """Return the facts about the preprocessing that a file does not have; an exported file's manifest has all."""
@@ -178,6 +193,15 @@ class SharedWork:
 
     def _make(self, path: Path, title: str, work: Callable[[], object], *, checked: bool = True) -> None:
         """Do work that writes a file, unless the file exists; one that its manifest does not describe is made again."""
+        lock = self._locks[path]
+        with nullcontext() if self._machine is None else self._machine.fleet.idle():
+            lock.acquire()
+        try:
+            self._make_once(path, title, work, checked=checked)
+        finally:
+            lock.release()
+
+    def _make_once(self, path: Path, title: str, work: Callable[[], object], *, checked: bool) -> None:
         if path in self._failed:
             raise self._failed[path]
         if path.is_file() and (not checked or _is_whole(path)):
@@ -186,7 +210,7 @@ class SharedWork:
         try:
             with self._stage(title):
                 work()
-        except OutputError:
+        except (OutputError, ClusterLostError):
             raise
         except EmcaError as exc:
             self._failed[path] = exc

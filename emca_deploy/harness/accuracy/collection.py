@@ -25,7 +25,7 @@ from emca_deploy.tasks.flips import ImageNames
 from emca_deploy.tasks.registry import TASKS
 from emca_deploy.tasks.task import Answers
 
-__all__ = ["LogitsResult", "LogitsRun"]
+__all__ = ["LogitsResult", "LogitsRun", "data_key"]
 
 COMPANIONS = (".data", "_data")
 """Suffixes that an .onnx file's name has in the name of the file with its weights."""
@@ -178,8 +178,12 @@ class LogitsRun:
             "target": self.spec.target,
             "precision": self.spec.kwargs.get("precision"),
             "runtime version": runtime.get("version"),
-            "data set": listing_sha256(self.source),
             "preprocessing": used.identity(),
-            "limit": self.limit,
-            **({} if self.images is None else {"images": sha256(json.dumps(self.images).encode()).hexdigest()}),
+            **data_key(self.source, self.limit, self.images),
         }
+
+
+def data_key(source: Path, limit: int | None, images: tuple[str, ...] | None) -> dict[str, Any]:
+    """Return what answers depend on of the data set, as JSON values; the arguments are as in `LogitsRun`."""
+    named = {} if images is None else {"images": sha256(json.dumps(images).encode()).hexdigest()}
+    return {"data set": listing_sha256(source), "limit": limit, **named}

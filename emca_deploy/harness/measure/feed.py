@@ -17,7 +17,7 @@ from emca_deploy.harness.spec import LoadedModel
 from emca_deploy.tasks.registry import TASKS
 from emca_deploy.tasks.task import Arrays, Batch
 
-__all__ = ["Wanted", "feed"]
+__all__ = ["Wanted", "feed", "image_names"]
 
 FEWEST_THREADS = 2
 MOST_NAME_CHARACTERS = 1 << 23
@@ -80,11 +80,11 @@ def feed(name: str, runner: LoadedModel, wanted: Wanted, send: Send, artifact: P
         send({"done": done, "total": len(indices)}, arrays)
     seconds = (perf_counter_ns() - start_ns) / 1e9
     labels = None if source.labels is None else np.asarray(source.labels[indices], np.int64)
-    summary = {"seconds": seconds, "infer_seconds": infer_ns / 1e9, **_names(source, indices)}
+    summary = {"seconds": seconds, "infer_seconds": infer_ns / 1e9, **image_names(source, indices)}
     send({"done": done, "total": len(indices), "summary": summary}, None if labels is None else {"labels": labels})
 
 
-def _names(source: ImageSource, indices: list[int]) -> dict[str, Any]:
+def image_names(source: ImageSource, indices: list[int]) -> dict[str, Any]:
     """Return the names of classes and images; without the images' names where these would fill a message."""
     files = [source.item_name(index) for index in indices]
     fits = sum(map(len, files)) <= MOST_NAME_CHARACTERS

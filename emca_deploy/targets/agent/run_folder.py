@@ -23,10 +23,11 @@ class Run:
     """The folder of one run, and its working directory. A context manager, which removes it unless a report is kept in it.
 
     `made` are the files of the report by name, `until_fetched` files elsewhere that are kept until the report is fetched.
+    `folder` is the folder of a caller who does not enter the run.
     """
 
-    def __init__(self, name: str) -> None:
-        self.folder = cache_root() / "runs" / name
+    def __init__(self, name: str, folder: Path | None = None) -> None:
+        self.folder = cache_root() / "runs" / name if folder is None else folder
         self.made: dict[str, Path] = {}
         self.until_fetched: list[Path] = []
         self._lock: IO[str] | None = None
