@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -106,11 +107,8 @@ def test_tls(started, tmp_path, capsys):
     (tmp_path / "plan.toml").write_text(LONG.replace("2.0", "0.1"))
     assert run(["sweep", "plan.toml", "-o", "out", "--cluster", address, *ours]) == 0
     assert {cell.status for cell in cells(tmp_path).values()} == {"done"}
-    subprocess.run(
-        ["openssl", *"req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=x -keyout x.key -out x.pem".split()],
-        check=True,
-        capture_output=True,
-    )
+    words = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=x -keyout x.key -out x.pem"
+    subprocess.run(["openssl", *words.split()], check=True, capture_output=True, cwd=tmp_path)
     assert run(["fleet", "status", "--cluster", address, "--tls-ca", "ca.pem", "--tls-cert", "x.pem", "--tls-key", "x.key"]) == 3
     assert run(["fleet", "status", "--cluster", address, "--tls-ca", "no.pem", "--tls-cert", "x.pem", "--tls-key", "x.key"]) == 2
 
@@ -157,10 +155,9 @@ def test_a_sweep_that_ends_leaves_no_local_worker(number, code, started, tmp_pat
 
     def left():
         mark, found = f"FLEET_OF={tmp_path}".encode(), []
-        for pid in filter(str.isdigit, os.listdir("/proc")):
+        for pid in [path.name for path in Path("/proc").iterdir() if path.name.isdigit()]:
             try:
-                with open(f"/proc/{pid}/environ", "rb") as stream:
-                    found += [pid] if mark in stream.read() else []
+                found += [pid] if mark in Path(f"/proc/{pid}/environ").read_bytes() else []
             except OSError:
                 continue
         return found
@@ -184,8 +181,8 @@ def test_files_travel_once_to_each_worker(started, tmp_path, capsys):
         started.worker(address, name, "--local-directory", str(tmp_path / name))
     wait_for(lambda: len(status(capsys, address)) == 2)
     quick = "[measure]\nduration = 0.1\nwarmup = 0\ntelemetry = false\n"
-    plan = f'models = "net.onnx"\nbackends = "onnxruntime"\nprecision = "fp32"\nbatch = [1, 2]\nthreads = 1\nval = "val.npz"\n{quick}'
-    (tmp_path / "plan.toml").write_text(plan)
+    plan = 'models = "net.onnx"\nbackends = "onnxruntime"\nprecision = "fp32"\nbatch = [1, 2]\nthreads = 1\nval = "val.npz"\n'
+    (tmp_path / "plan.toml").write_text(plan + quick)
     assert run(["sweep", "plan.toml", "-o", "out", "--cluster", address]) == 0
     held = {name: [path for path in (tmp_path / name).rglob("emca-deploy/*") if path.is_file()] for name in ("a", "b")}
     assert all(sha256_file(path) == path.name for paths in held.values() for path in paths)
