@@ -3,9 +3,9 @@
   const drawn = [];
 
   function numbers(figure) {
-    const { unit, low, step, series } = figure.dataset;
+    const { unit, low, step, series, places } = figure.dataset;
     const columns = series.split("|").map((text) => text.split(" ").map((each) => Number(low) + Number(unit) * Number(each)));
-    return [columns[0].map((_, index) => index * Number(step)), ...columns];
+    return [places ? places.split(" ").map(Number) : columns[0].map((_, index) => index * Number(step)), ...columns];
   }
 
   function series(count, label) {

@@ -6,7 +6,7 @@ from typing import Any
 
 from emca_deploy.results.codec import left_out
 
-__all__ = ["ContextSwitches", "Power", "SourceTelemetry", "TelemetryResult", "ValueSummary", "total_power"]
+__all__ = ["ContextSwitches", "Power", "Readings", "SourceTelemetry", "TelemetryResult", "ValueSummary", "total_power"]
 
 
 # A board's own meter includes everything; then the accelerator, then the processor.
@@ -47,16 +47,35 @@ class ValueSummary:
 
 
 @dataclass(frozen=True)
+class Readings:
+    """Readings of one value over time.
+
+    Attributes:
+        times_s: Time of each since the candidate's first block, in seconds; blocks of other candidates leave gaps.
+        values: Readings, in watts or degrees Celsius.
+    """
+
+    times_s: tuple[float, ...]
+    values: tuple[float, ...]
+
+    def contradiction(self) -> str:
+        """Return why its values cannot be true, or ""."""
+        return "" if len(self.times_s) == len(self.values) else "readings have another number of times than of values"
+
+
+@dataclass(frozen=True)
 class SourceTelemetry:
     """One source's telemetry of a candidate.
 
     Attributes:
         power: Power by channel; "total" is the source's whole.
         values: Other values by name.
+        over_time: Readings of total power ("total_power_w") and of temperatures (their names in `values`), at most a few hundred.
     """
 
     power: dict[str, Power] = left_out(dict)
     values: dict[str, ValueSummary] = left_out(dict)
+    over_time: dict[str, Readings] = left_out(dict)
 
 
 @dataclass(frozen=True)

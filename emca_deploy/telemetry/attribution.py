@@ -10,8 +10,9 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from math import ceil
 
-from emca_deploy.results.telemetry import Power, SourceTelemetry, ValueSummary
+from emca_deploy.results.telemetry import Power, Readings, SourceTelemetry, ValueSummary
 from emca_deploy.telemetry.recorder import Sample
 from emca_deploy.telemetry.source import power_channel
 
@@ -21,6 +22,7 @@ Window = tuple[int, int]
 """Start and end in nanoseconds of time.monotonic_ns."""
 
 _NS_PER_S = 1e9
+_FEWEST_READINGS, _MOST_READINGS = 3, 240
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,42 @@ def _of_source(by_name: Mapping[str, _Series], windows: Sequence[Window], idle: 
             continue
         if busy is not None:
             power[channel] = _with_energy(busy, rest, counted_s * 1000 / count if count else None)
-    return SourceTelemetry(power, values)
+    return SourceTelemetry(power, values, _over_time(by_name, windows))
+
+
+def _over_time(by_name: Mapping[str, _Series], windows: Sequence[Window]) -> dict[str, Readings]:
+    """Return the readings inside the windows of the total power and of temperatures; few readings are none over time."""
+    found: dict[str, Readings] = {}
+    for name, series in by_name.items():
+        kind, factor = power_channel(name) or ("", None)
+        if kind == "total":
+            points = _watts(series, windows) if factor is None else _inside(series, windows, factor)
+        elif name.endswith("temperature_c"):
+            points = _inside(series, windows)
+        else:
+            continue
+        step = ceil(len(points) / _MOST_READINGS)
+        if len(points) >= _FEWEST_READINGS:
+            kept = points[::step]
+            times = tuple(round((time_ns - windows[0][0]) / _NS_PER_S, 3) for time_ns, _ in kept)
+            found.setdefault(
+                "total_power_w" if kind else name, Readings(times, tuple(float(f"{value:.4g}") for _, value in kept))
+            )
+    return found
+
+
+def _inside(series: _Series, windows: Sequence[Window], factor: float = 1.0) -> list[tuple[int, float]]:
+    slices = [series.inside(window) for window in windows]
+    return [(t, v * factor) for part in slices for t, v in zip(series.times_ns[part], series.values[part], strict=True)]
+
+
+def _watts(series: _Series, windows: Sequence[Window]) -> list[tuple[int, float]]:
+    """Return the power between neighbouring samples of a counter in joules, at the time of the later one."""
+    found = []
+    for part in (series.inside(window) for window in windows):
+        pairs = pairwise(zip(series.times_ns[part], series.values[part], strict=True))
+        found += [(t1, (v1 - v0) * _NS_PER_S / (t1 - t0)) for (t0, v0), (t1, v1) in pairs if t1 > t0]
+    return found
 
 
 def _with_energy(busy: Power, idle: Power | None, mj_per_w: float | None) -> Power:

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 
 import pytest
+from PIL import Image
 
 from emca_deploy.cli import run
 from emca_deploy.results.codec import from_json
@@ -158,3 +159,18 @@ def test_two_sweeps_are_compared_by_intervals(sweep, tmp_path, capsys, refused):
     assert 'id="changes"' in (tmp_path / "page.html").read_text()
     assert "no difference shown" in capsys.readouterr().out
     refused("report", str(sweep), "--against", str(tmp_path))
+
+
+def test_images_whose_class_differs_are_shown_where_the_plans_images_can_be_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "val/images").mkdir(parents=True)
+    for index in range(8):
+        Image.new("RGB", (28, 28), (index, 90, 60)).save(tmp_path / f"val/images/{index}.png")
+    folder = write_sweep(tmp_path / "out", [result_of(cell, seed) for seed, cell in enumerate(cells_of())])
+    assert run(["report", str(folder)]) == 0
+    assert "data:image/jpeg" not in (folder / "report.html").read_text()
+    (tmp_path / "plan.toml").write_text('models = ["a.onnx"]\nval = "val"\n')
+    assert run(["report", str(folder)]) == 0
+    page = (folder / "report.html").read_text()
+    assert page.count("url(data:image/jpeg;base64,") == 6
+    assert page.count('class="picture flip-0"') == 4  # the INT8 cells

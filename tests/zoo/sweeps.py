@@ -13,7 +13,7 @@ from emca_deploy.results.codec import to_json
 from emca_deploy.results.deploy import DeployCandidate, DeployReport
 from emca_deploy.results.latency import Failure, LatencyResult, LatencySummary, ProtocolRecord
 from emca_deploy.results.sweep import CellResult, SweepCell, SweepReport, SweepRow, row_of, with_front
-from emca_deploy.results.telemetry import Power, SourceTelemetry, TelemetryResult, ValueSummary
+from emca_deploy.results.telemetry import Power, Readings, SourceTelemetry, TelemetryResult, ValueSummary
 
 IMAGES = 10_000
 ENVIRONMENT = {
@@ -47,7 +47,9 @@ def result_of(cell: SweepCell, seed: int, calls: int = 240, *, labels: bool = Tr
     rate = 1000 * cell.batch / rank[1]
     protocol = ProtocolRecord("single-stream", "p90", cell.batch, 0, 24, 0.1, 2.0, None, 0.01, 64, "fixed duration", "call")
     power = SourceTelemetry(
-        {"total": Power(12.5, 12.5 * rank[1] / cell.batch)}, {"package_celsius": ValueSummary(61.0, 58.0, 64.0, 20)}
+        {"total": Power(12.5, 12.5 * rank[1] / cell.batch)},
+        {"package_temperature_c": ValueSummary(61.0, 58.0, 64.0, 20)},
+        {"total_power_w": _readings(12.5), "package_temperature_c": _readings(61.0)},
     )
     latency = LatencyResult(
         f"shared/{cell.model}", cell.backend, cell.precision, cell.target, cell.scenario, cell.batch, summary, rate, calls,
@@ -89,6 +91,10 @@ def result_of(cell: SweepCell, seed: int, calls: int = 240, *, labels: bool = Tr
         environment=ENVIRONMENT,
     )
     return replace(result, **changes)
+
+
+def _readings(middle: float) -> Readings:
+    return Readings(tuple(index / 10 for index in range(90)), tuple(middle + index % 7 for index in range(90)))
 
 
 def _bins(gap: float) -> tuple[ConfidenceBin, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 from emca_deploy.reporting.details.accuracy import FlipCard, flip_cards, flips_words, reliability_plot
 from emca_deploy.reporting.details.found import Found
 from emca_deploy.reporting.details.latency import Zoom, distribution_plot, time_plot, zoom_of
+from emca_deploy.reporting.details.telemetry import readings_over_time, readings_plot, readings_zoom
 from emca_deploy.reporting.formats import NONE, facts, fixed, interval, moment, plain, significant
 from emca_deploy.reporting.layers import HEADINGS, layer_lines, layer_rows
 from emca_deploy.reporting.requirements import interval_text, needed_text, value_text
@@ -124,6 +125,9 @@ def _drawings(anchor: str, cell: CellResult, found: Found, numbers: int) -> list
     if cell.latency is not None:
         drawings.append(Drawing(distribution_plot(f"calls-{anchor}", cell.latency), _DISTRIBUTION))
         drawings.append(Drawing(time_plot(f"time-{anchor}", cell.latency), _TIME, zoom_of(cell.latency.samples_ms, numbers)))
+        for index, (title, readings) in enumerate(readings_over_time(cell.latency.telemetry)):
+            plot = readings_plot(f"telemetry-{index}-{anchor}", title, readings)
+            drawings.append(Drawing(plot, f"{plain(title)}, while it ran.", readings_zoom(readings, numbers)))
     if isinstance(cell.accuracy, AccuracyReport):
         drawings.append(Drawing(reliability_plot(f"reliability-{anchor}", cell.accuracy), _RELIABILITY))
     if (units := found.sensitivity.get(cell.key)) is not None:

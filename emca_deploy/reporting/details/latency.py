@@ -28,6 +28,7 @@ class Zoom:
         step: Difference between two neighbouring points on the horizontal axis.
         label: Title of the horizontal axis.
         series: Numbers separated by blanks: the values; or the lowest, the median and the highest of neighbouring ones.
+        places: Place of each point on the horizontal axis, separated by blanks; "" for multiples of `step`.
     """
 
     unit: float
@@ -35,6 +36,7 @@ class Zoom:
     step: float
     label: str
     series: tuple[str, ...]
+    places: str = ""
 
 
 def zoom_of(values: Sequence[float], most: int, step: float = 1.0, label: str = "call") -> Zoom | None:

@@ -111,3 +111,24 @@ def test_power_below_idle_is_negative_not_zero():
     samples = [Sample(t * MS, "rail", {"power_mw": 5000.0 if t < 100 else 4000.0}) for t in range(0, 200, 10)]
     power = attribute(samples, {"x": [(100 * MS, 200 * MS)]}, [(0, 99 * MS)], {"x": 1})["x"]["rail"].power["total"]
     assert power.net_power_w == pytest.approx(-1)
+
+
+def test_power_and_temperature_over_time_are_those_inside_the_windows():
+    segments, windows, end = timeline()
+    samples = [
+        Sample(t, "rapl", {"energy_j": joules_until(t, segments), "cpu_temperature_c": 40.0 + t / 1e9, "clock_mhz": 9.0})
+        for t in range(0, end, 10 * MS)
+    ]
+    for name, watts in WATTS.items():
+        found = attribute(samples, windows)[name]["rapl"].over_time
+        assert set(found) == {"total_power_w", "cpu_temperature_c"}
+        power, degrees = found["total_power_w"], found["cpu_temperature_c"]
+        assert set(power.values) == {watts}  # no pair of samples crosses the edge of a block
+        assert len(power.values) <= 240
+        first = windows[name][0][0] / 1e9
+        assert degrees.values == pytest.approx([40 + first + time for time in degrees.times_s], abs=0.01)
+        inside = [
+            any(begin / 1e9 - 1e-3 <= first + time <= stop / 1e9 + 1e-3 for begin, stop in windows[name])
+            for time in power.times_s
+        ]
+        assert all(inside)
