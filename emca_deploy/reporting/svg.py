@@ -56,10 +56,10 @@ def line(start: Point, end: Point, *, colour: str = "currentColor", width: float
     return f"<line {place}{_stroke(colour, width, dash, opacity)}/>"
 
 
-def lines(ends: list[tuple[Point, Point]], *, opacity: float = 1) -> str:
+def lines(ends: list[tuple[Point, Point]], *, dash: str = "", opacity: float = 1) -> str:
     """Return several straight lines as one element, which takes less space."""
     places = "".join(f"M{start[0]:.1f} {start[1]:.1f}L{end[0]:.1f} {end[1]:.1f}" for start, end in ends)
-    return f'<path d="{places}"{_stroke("currentColor", 1, "", opacity)}/>'
+    return f'<path d="{places}"{_stroke("currentColor", 1, dash, opacity)}/>'
 
 
 def _stroke(colour: str, width: float, dash: str, opacity: float) -> str:

@@ -14,7 +14,7 @@ __all__ = ["HEIGHT", "LEFT", "WIDTH", "Zoom", "distribution_plot", "time_plot", 
 
 WIDTH, HEIGHT = 460, 150
 LEFT = 58
-_STEPS = 120
+_STEPS = 90
 _UNITS_PER_MEDIAN = 1000
 
 
@@ -86,7 +86,8 @@ def time_plot(name: str, result: LatencyResult) -> str:
     lower = [(x, y_axis.px(part[0])) for x, part in zip(places, parts, strict=True)]
     middle = [(x, y_axis.px(part[len(part) // 2])) for x, part in zip(places, parts, strict=True)]
     shapes = [*draw_y(y_axis, LEFT, WIDTH - 6, 24), *draw_x(x_axis, 10, bottom, "call", WIDTH, 80)]
-    shapes += [svg.line((x, bottom), (x, 10), dash="4 3", opacity=0.6) for x in map(x_axis.px, _starts(result))]
+    if starts := [x_axis.px(start) for start in _starts(result)]:
+        shapes.append(svg.lines([((x, bottom), (x, 10)) for x in starts], dash="4 3", opacity=0.6))
     shapes += [svg.path([*upper, *reversed(lower)], svg.COLOURS[5]), svg.polyline(middle, svg.COLOURS[0])]
     told = f"{len(samples):,} calls in order, from {significant(min(samples))} to {significant(max(samples))} ms"
     return svg.document(name, (WIDTH, HEIGHT), "Latency over time, ms", told, shapes)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from math import ceil
 
 from emca_deploy.reporting import svg
 from emca_deploy.reporting.axis import FOOT_PX, Axis, draw_x, draw_y, fit_axis
@@ -26,7 +27,7 @@ def readings_over_time(telemetry: TelemetryResult) -> Iterator[tuple[str, Readin
 
 def readings_plot(name: str, title: str, readings: Readings) -> str:
     """Return an SVG element with readings over time; of many only some, evenly."""
-    step = max(len(readings.values) // _POINTS, 1)
+    step = max(ceil(len(readings.values) / _POINTS), 1)
     times, values = readings.times_s[::step], readings.values[::step]
     bottom = HEIGHT - FOOT_PX
     x_axis = Axis(0.0, max(*readings.times_s, 1e-3), LEFT, WIDTH - 6)
