@@ -39,7 +39,8 @@ def find_details(folder: Path, cells: Mapping[str, CellResult]) -> Found:
         if isinstance(each, SensitivityReport):
             sensitivity |= {key: each for key, cell in cells.items() if _is_about(each, cell)}
         else:
-            layers |= {key: measured for measured in each.results for key, cell in cells.items() if _same(measured, cell)}
+            about = [(key, measured) for measured in each.results for key, cell in cells.items() if _same(measured, cell, folder)]
+            layers |= dict(about)
     files = {key: _file_facts(folder, cell.artifact) for key, cell in cells.items() if cell.artifact}
     return Found(files, layers, sensitivity)
 
@@ -57,11 +58,19 @@ def _other_results(folder: Path) -> Iterator[LayersReport | SensitivityReport]:
                     yield from_json(LayersReport, values, str(path), "")
 
 
-def _same(measured: ArtifactLayers, cell: CellResult) -> bool:
-    """Return whether layers are those of a cell: of a file with the same name, on the same backend, with the same batch."""
-    name = Path(cell.artifact or "").name
-    same = (measured.backend, measured.batch) == (cell.cell.backend, cell.cell.batch)
-    return same and Path(measured.artifact).name == name
+def _same(measured: ArtifactLayers, cell: CellResult, folder: Path) -> bool:
+    """Return whether layers are those of a cell: of its artifact or the model of that, with its backend, precision and batch.
+
+    A file of a deployment that has been moved counts by its name; the files of a sweep may all have the same name.
+    """
+    own = cell.cell
+    if (measured.backend, measured.precision, measured.batch) != (own.backend, own.precision, own.batch):
+        return False
+    path, artifact = Path(measured.artifact), Path(cell.artifact or "")
+    if path.exists() or cell.inputs:
+        names = [str(artifact), cell.files.get("model", str(artifact))]
+        return path.resolve() in {place.resolve() for name in names for place in (folder / name, Path(name))}
+    return path.name == artifact.name
 
 
 def _is_about(report: SensitivityReport, cell: CellResult) -> bool:

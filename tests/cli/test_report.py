@@ -1,6 +1,7 @@
 """`emca-deploy report`."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -110,7 +111,8 @@ def test_the_details_have_what_the_folder_has(deployment):
     layer = Layer("stem.conv", "Convolution", "convolution", "int8", 0.5, 100.0)
     share = dict.fromkeys(KINDS, 0.0) | {"convolution": 100.0}
     measured = ArtifactLayers("x/openvino int8.onnx", "openvino", "int8", 1, 2, (layer,), 0.5, None, None, None, share, 9)
-    (deployment / "layers.json").write_text(json.dumps(to_json(LayersReport((measured,)))))
+    other = replace(measured, precision="fp32", layers=(replace(layer, name="other.conv"),))
+    (deployment / "layers.json").write_text(json.dumps(to_json(LayersReport((measured, other)))))
     unit = UnitSensitivity("body.one", "block", "body.one*", 2, 50.0, Cost(40.0, 0.1), Cost(50.0, 0.1), 30.0, 60.0)
     units = SensitivityReport("model.onnx", "openvino", "x", "minmax", 300, 100, 0, Cost(38.0, 0.2), (unit,))
     (deployment / "sensitivity.json").write_text(json.dumps(to_json(units)))
@@ -126,6 +128,7 @@ def test_the_details_have_what_the_folder_has(deployment):
     assert page.count("url(data:image/jpeg;base64,QUJD)") == 1  # four candidates show it
     assert 'data-series="' in int8
     fp32 = next(part for part in parts if "<h3>openvino fp32</h3>" in part)
+    assert "other.conv" not in page
     assert "stem.conv" not in fp32
     assert "body.one" not in fp32
 

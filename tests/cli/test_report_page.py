@@ -61,7 +61,8 @@ for (const each of figure.querySelectorAll(".tools button")) {
   steps.push(range());
 }
 return { ...found, focused, steps, drawn: figure.querySelectorAll("canvas").length, room: doc.documentElement.scrollWidth,
-  svg: view.getComputedStyle(figure.querySelector("svg")).display };
+  svg: view.getComputedStyle(figure.querySelector("svg")).display,
+  picture: view.getComputedStyle(doc.querySelector(".picture")).backgroundImage };
 """
 
 AXE = """
@@ -133,8 +134,9 @@ def test_a_plot_over_time_is_drawn_when_it_is_asked_for_and_zoomed_into_by_keys(
     found, messages = run_in_page(deployment_page, tmp_path, width_px, ZOOM)
     assert "error" not in found, found
     assert messages == []
-    assert (found["openers"], found["canvases"], found["drawn"], found["svg"]) == (4, 0, 1, "none")
+    assert (found["openers"], found["canvases"], found["drawn"], found["svg"]) == (12, 0, 1, "none")
     assert found["focused"] == "Zoom in"
+    assert found["picture"].startswith('url("data:image/jpeg')
     assert found["room"] <= width_px
     whole, inside, outside, *_, last = found["steps"]
     assert inside[1] - inside[0] == (whole[1] - whole[0]) / 2

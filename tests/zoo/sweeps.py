@@ -10,7 +10,7 @@ from typing import Any
 from emca_deploy.artifacts import write_json
 from emca_deploy.results.accuracy import AccuracyReport, ConfidenceBin, Flip, Flips, ReferenceComparison
 from emca_deploy.results.codec import to_json
-from emca_deploy.results.deploy import DeployCandidate, DeployReport
+from emca_deploy.results.deploy import DeployCandidate, DeployReport, Picture
 from emca_deploy.results.latency import Failure, LatencyResult, LatencySummary, ProtocolRecord
 from emca_deploy.results.sweep import CellResult, SweepCell, SweepReport, SweepRow, row_of, with_front
 from emca_deploy.results.telemetry import Power, Readings, SourceTelemetry, TelemetryResult, ValueSummary
@@ -116,7 +116,7 @@ def deployment_of(cells: Sequence[SweepCell]) -> DeployReport:
         )
     return DeployReport(
         "a model", candidates[0].name, tuple(candidates), {"method": "minmax"}, {"max_abs": 1e-6}, ENVIRONMENT,
-        "emca-deploy deploy", "2026-01-02T03:04:05+00:00", 60.0,
+        "emca-deploy deploy", "2026-01-02T03:04:05+00:00", 60.0, pictures=(Picture(0, "images/0.png", 1, 1, "QUJD"),),
     )  # fmt: skip
 
 

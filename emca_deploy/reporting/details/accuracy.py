@@ -58,9 +58,13 @@ def _radii(bins: Sequence[ConfidenceBin]) -> list[float]:
 def flips_words(flips: Flips) -> str:
     """Return how many images differ, and in which way."""
     if flips.lost is None or flips.won is None:
-        return f"{flips.total:,} images have another class than in the reference"
+        return _images(flips.total)
     rest = flips.total - flips.lost - flips.won
-    return f"{flips.total:,} images: {flips.lost:,} lost, {flips.won:,} gained, {rest:,} wrong in both"
+    return f"{_images(flips.total)}: {flips.lost:,} lost, {flips.won:,} gained, {rest:,} wrong in both"
+
+
+def _images(count: int) -> str:
+    return f"{count:,} image{'' if count == 1 else 's'}"
 
 
 def flip_cards(flips: Flips, pictures: Mapping[int, Picture], names: Mapping[int, str]) -> list[FlipCard]:
@@ -86,4 +90,6 @@ def flip_styles(pictures: Mapping[int, Picture], cards: Sequence[FlipCard]) -> s
     """Return style rules with the picture of each card, each once: several candidates show the same image."""
     shown = sorted({card.index for card in cards if card.pictured})
     rules = [(index, pictures[index].jpeg) for index in shown if _BASE64.fullmatch(pictures[index].jpeg)]
-    return "\n".join(f".flip-{index} {{ background-image: url(data:image/jpeg;base64,{jpeg}); }}" for index, jpeg in rules)
+    return "\n".join(
+        f".picture.flip-{index} {{ background-image: url(data:image/jpeg;base64,{jpeg}); }}" for index, jpeg in rules
+    )
