@@ -97,7 +97,7 @@ def test_what_was_measured_is_kept_where_the_mode_cannot_be_put_back(board, mode
     assert any("sudo nvpmodel -m 0" in warning for warning in document["results"][0]["warnings"])
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
 def test_an_interrupted_run_puts_the_mode_back(board, model, number):
     arguments = ["profile", str(model), "--target", "jetson", "--power-mode", "25W", "--duration", "60", "--threads", "1"]
     command = subprocess.Popen(

@@ -1,5 +1,7 @@
 """Models small enough to build in every test."""
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -35,12 +37,18 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_classifier(tmp_path_factory.mktemp("models") / "classifier.onnx")
 
 
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(autouse=True, scope="module")
+def small(small_networks: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
+    with small_networks():
+        yield
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, small: None) -> Path:
     torch = pytest.importorskip("torch")
     from emca_deploy.networks.registry import create_model
 
     torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("checkpoints") / "resnet18.pth"
-    torch.save(create_model("emca_eca_resnet18", CLASSES).state_dict(), path)
+    path = tmp_path_factory.mktemp("checkpoints") / "resnet10.pth"
+    torch.save(create_model("emca_eca_resnet10", CLASSES).state_dict(), path)
     return path

@@ -43,7 +43,7 @@ def of_checkpoint(path: Path) -> Callable[[np.ndarray], np.ndarray]:
 
     from emca_deploy.networks.registry import create_model
 
-    module = create_model("emca_eca_resnet18", CLASSES).eval()
+    module = create_model("emca_eca_resnet10", CLASSES).eval()
     module.load_state_dict(torch.load(path, weights_only=True))
 
     def logits(images: np.ndarray) -> np.ndarray:

@@ -252,7 +252,9 @@ def test_switches_of_processes_one_after_the_other_add_up_and_the_largest_memory
     with Telemetry([], 0.02, idle_s=0) as telemetry:
         telemetry.begin()
         for ballast in (30_000_000, 1):
-            with subprocess.Popen([sys.executable, "-c", f"ballast = b'x' * {ballast}\n{BUSY}"]) as child:
+            code = f"ballast = b'x' * {ballast}\nprint(flush=True)\n{BUSY}"
+            with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as child:
+                child.stdout.readline()  # it has its memory
                 telemetry.watch({"work": child.pid})
                 time.sleep(0.5)
                 if ballast > 1:

@@ -104,7 +104,7 @@ def test_a_budget_too_small_for_a_second_step_ends_the_training_after_the_first(
 def test_an_interrupt_leaves_the_earlier_file_and_the_threads(taught, tmp_path):
     model, teaching = taught("residual")
     output = tmp_path / "int8.onnx"
-    calibrate(model, output)
+    calibrate_model(model, Images(SEEN, seed=1), output, calibration_options("openvino", "minmax", samples=SEEN, recover="none"))
     before, threads = sha256_file(output), torch.get_num_threads()
 
     def interrupt(done, total):
