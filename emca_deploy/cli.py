@@ -14,7 +14,7 @@ from emca_deploy.commands._console import echo
 from emca_deploy.commands._group import Group
 from emca_deploy.commands._roles import with_roles
 from emca_deploy.errors import EmcaError, InputError, MissingError
-from emca_deploy.interrupts import interrupt
+from emca_deploy.interrupts import interrupt, was_interrupted
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -154,16 +154,22 @@ def run(args: list[str] | None = None) -> int:
             _print_error(_usage_error(error))
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        echo("interrupted: nothing half-written is left; run the same command again", err=True)
-        return INTERRUPTED
+        return _interrupted()
     except (BrokenPipeError, SystemExit):  # click exits by itself when the reader of the output, such as `head`, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (EmcaError, OSError, MemoryError) as error:
+        if isinstance(error, OSError) and was_interrupted(error):
+            return _interrupted()
         shown = error if isinstance(error, EmcaError) else _system_error(error)
         _print_error(shown)
         return shown.exit_code
     return outcome if isinstance(outcome, int) else 0
+
+
+def _interrupted() -> int:
+    echo("interrupted: nothing half-written is left; run the same command again", err=True)
+    return INTERRUPTED
 
 
 if __name__ == "__main__":

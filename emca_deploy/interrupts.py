@@ -7,7 +7,7 @@ import threading
 import time
 from types import FrameType
 
-__all__ = ["interrupt"]
+__all__ = ["interrupt", "was_interrupted"]
 
 WAIT_S = 0.05
 
@@ -34,6 +34,14 @@ def interrupt(number: int, frame: FrameType | None) -> None:
     if not _undivided(frame):
         raise KeyboardInterrupt
     threading.Thread(target=_again, args=(number,), daemon=True).start()
+
+
+def was_interrupted(error: BaseException) -> bool:
+    """Return whether an error is of cleaning up after an interrupt, which it hides."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, KeyboardInterrupt):
+        found = found.__context__
+    return found is not None
 
 
 def _undivided(frame: FrameType | None) -> bool:

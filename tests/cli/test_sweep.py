@@ -268,3 +268,18 @@ def test_probes_predict_a_real_network(plan, tmp_path, monkeypatch, capsys):
     assert all(slowest / 1000 < row["predicted_ms"] < slowest * 1000 for row in left)
     (folder,) = (tmp_path / "out" / "shared").glob("probes-*")
     assert {path.name for path in folder.glob("*.json")} >= {"onnxruntime-fp32-1.json", "onnxruntime-int8-1.json"}
+
+
+@pytest.mark.usefixtures("in_process")
+def test_an_interrupt_whose_cleaning_up_fails_is_no_failed_cell(plan, tmp_path, monkeypatch, capsys):
+    def profile(*_):
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise OSError(9, "Bad file descriptor")
+
+    monkeypatch.setattr(cells, "profile", profile)
+    plan(FAKE)
+    assert run(["sweep", "plan.toml", "-o", "out"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert stamps(tmp_path / "out") == {}

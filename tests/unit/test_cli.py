@@ -106,3 +106,15 @@ def test_version(capsys):
 
     assert run(["--version"]) == 0
     assert __version__ in capsys.readouterr().out
+
+
+def test_an_interrupt_whose_cleaning_up_fails_is_an_interrupt(monkeypatch, capsys):
+    def history(*_):
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise OSError(9, "Bad file descriptor")
+
+    monkeypatch.setattr("emca_deploy.api.history.history", history)
+    assert run(["history", "show", "p50"]) == 130
+    assert "Bad file" not in capsys.readouterr().err

@@ -16,6 +16,7 @@ from emca_deploy.api.sweeping.plan import Plan
 from emca_deploy.api.sweeping.shared_work import SharedWork
 from emca_deploy.errors import EmcaError, OutputError
 from emca_deploy.fleet.errors import ClusterLostError
+from emca_deploy.interrupts import was_interrupted
 from emca_deploy.requests import ProfileRequest
 from emca_deploy.results.latency import Failure, ProfileReport
 from emca_deploy.results.sweep import CellResult, SweepCell, SweepRow, name_on
@@ -97,6 +98,8 @@ class Cells:
         except EmcaError as exc:
             result = replace(result, failure=Failure(cell.name, exc.problem, exc.remedy, exc.exit_code))
         except Exception as exc:  # a defect in one cell must not stop the others
+            if was_interrupted(exc):
+                raise KeyboardInterrupt from exc
             result = replace(result, failure=Failure(cell.name, f"{type(exc).__name__}: {exc}", "report this as a defect"))
         return replace(result, created=now(), seconds=round(time.monotonic() - started, 2))
 
