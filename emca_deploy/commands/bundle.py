@@ -29,7 +29,8 @@ def command(
 
     \b
     Examples:
-      emca-deploy bundle out -o model.emca --labels labels.txt --licence Apache-2.0
+      emca-deploy bundle out -o model.emca --labels labels.txt \\
+          --licence Apache-2.0
       emca-deploy bundle model.int8.onnx -o bundle
     """
     from emca_deploy.api.bundle import BundleRequest, bundle
