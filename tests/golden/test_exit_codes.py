@@ -74,6 +74,7 @@ REFUSED: dict[str, list[tuple[str, int]]] = {
     "verify": [("none", 2), ("text.json", 2), (".", 2)],
     "devices": [("check none", 2), ("add x y z", 2), ("ad", 2), ("remove none", 2)],
     "doctor": [("--no", 2)],
+    "completion": [("nosuch", 2)],
 }
 
 
