@@ -40,7 +40,7 @@ def test_the_demo_of_detection_shows_int8_close_to_fp32(tmp_path):
     for path in vars(sample).values():
         shutil.copy(path, tmp_path)
     output = tmp_path / "out"
-    command = ["demo", "--task", "detection", "--data", tmp_path, "-o", output, "--duration", "0.3", "--limit", "60"]
+    command = ["demo", "--task", "detection", "--data", tmp_path, "-o", output, "--duration", "0.5", "--limit", "60"]
     assert run([*map(str, command), "--threads", "1"]) == 0
     report = read_deploy_report(output)
     assert [c.name for c in report.candidates] == ["onnxruntime fp32", "openvino fp32", "onnxruntime int8", "openvino int8"]
