@@ -34,7 +34,7 @@ def print_sweep(report: SweepReport, console: "Console") -> None:
     if done:
         front = [index for index, row in enumerate(done) if row.pareto]
         print_columns(console, _columns(done), front, [index for index, row in enumerate(done) if row.stable is False])
-        say(console, "front: no other cell of its target and scenario is faster per image and as accurate", "dim")
+        say(console, "front: no other cell of its machine, target and scenario is faster per image and as accurate", "dim")
     for row in failed:
         say(console, f"failed: {plain(row.name)}: {plain(row.reason)}", "red")
     if pending:
@@ -60,9 +60,12 @@ def _columns(rows: list[SweepRow]) -> tuple[Column, ...]:
     """Return the columns; a value that all cells share has none."""
     varied = [part for part in _PARTS if len({getattr(row.cell, part) for row in rows}) > 1]
     milliseconds = uniform([value for row in rows for value in (row.p50_ms, row.p99_ms)])
+    named = any(row.machine for row in rows)
+    machines = (Column("machine", tuple(plain(row.machine or "this one") for row in rows)),) if named else ()
     metric = next((row.metric for row in rows if row.metric), "top-1")
     return (
         Column("model", tuple(plain(row.cell.model) for row in rows)),
+        *machines,
         *(Column(part.replace("_", " "), tuple(plain(str(_shown(getattr(row.cell, part)))) for row in rows)) for part in varied),
         Column("p50 ms", tuple(milliseconds[0::2])),
         Column("p99 ms", tuple(milliseconds[1::2]), rank=2),

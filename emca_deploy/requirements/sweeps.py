@@ -15,7 +15,7 @@ from emca_deploy.requirements.estimates import Estimate, estimate
 from emca_deploy.requirements.slowdown import against_another_run, in_one_run
 from emca_deploy.results.latency import ProfileReport
 from emca_deploy.results.requirements import CONFIDENCE, FIGURES, Decision, Requirement
-from emca_deploy.results.sweep import CellResult, SweepCell, SweepReport, SweepRow, dominates, ms_per_image, row_of
+from emca_deploy.results.sweep import CellResult, SweepCell, SweepReport, SweepRow, dominates, ms_per_image, name_on, row_of
 from emca_deploy.results.sweep_choice import CellChange, CellVerdict, GroupChoice, Interval, Outcome, SweepDocument, Unknown
 
 __all__ = ["candidate_of", "changes_of", "choose"]
@@ -28,7 +28,7 @@ _OWN = ("drop", "mask-drop", "slowdown")
 def choose(
     report: SweepReport, cells: Mapping[str, CellResult], requirements: Sequence[Requirement], baseline: str | None = None
 ) -> SweepDocument:
-    """Decide each requirement for each finished cell, and choose one for each target and scenario.
+    """Decide each requirement for each finished cell, and choose one for each machine, target and scenario.
 
     Args:
         report: the index of the sweep.
@@ -41,20 +41,20 @@ def choose(
     candidates = {
         key: replace(candidate_of(result), name=named[key]) for key, result in cells.items() if result.latency is not None
     }
-    kinds = list(dict.fromkeys((row.cell.target, row.cell.scenario) for row in report.cells))
+    kinds = dict.fromkeys((row.machine, row.cell.target, row.cell.scenario) for row in report.cells)
     groups = []
-    for target, scenario in kinds:
-        rows = [row for row in report.cells if (row.cell.target, row.cell.scenario) == (target, scenario)]
+    for kind in kinds:
+        rows = [row for row in report.cells if (row.machine, row.cell.target, row.cell.scenario) == kind]
         groups.append(_Group(rows, candidates, requirements, baseline).choice())
     return SweepDocument(tuple(each.text for each in requirements), 100 * CONFIDENCE, tuple(groups), report)
 
 
 def changes_of(cells: Mapping[str, CellResult], before: Mapping[str, CellResult]) -> tuple[CellChange, ...]:
     """Return the difference of each finished cell from the cell of the same name in another sweep, by intervals."""
-    others = {each.cell.name: each for each in before.values() if each.latency is not None}
+    others = {name_on(each.cell, each.machine): each for each in before.values() if each.latency is not None}
     found = []
     for result in cells.values():
-        other = others.get(result.cell.name)
+        other = others.get(name_on(result.cell, result.machine))
         if result.latency is None or other is None:
             continue
         row, old = row_of(result), row_of(other)
@@ -75,7 +75,7 @@ def candidate_of(result: CellResult) -> MeasuredCandidate:
 
 
 class _Group:
-    """The cells of one target and scenario."""
+    """The cells of one machine, target and scenario."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class _Group:
         verdicts = [self._verdict(row, best, *decided[row.key]) for row in self._done]
         verdicts += [CellVerdict(row.key, _without_result(row)) for row in self._rows if row.key not in decided]
         cell = self._rows[0].cell
-        return GroupChoice(cell.target, cell.scenario, best, self._most_accurate(keeping), tuple(verdicts))
+        return GroupChoice(cell.target, cell.scenario, best, self._most_accurate(keeping), tuple(verdicts), self._rows[0].machine)
 
     def _most_accurate(self, keeping: Sequence[SweepRow]) -> str | None:
         """Return the most accurate cell that keeps all, where nothing limits the accuracy and the metric is the same."""

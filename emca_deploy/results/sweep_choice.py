@@ -55,12 +55,13 @@ class CellVerdict:
 
 @dataclass(frozen=True)
 class GroupChoice:
-    """The choice among the cells of one target and scenario, whose times can be compared.
+    """The choice among the cells of one machine, target and scenario, whose times can be compared.
 
     Attributes:
         best: Key of the fastest cell per image that keeps all requirements; None where none does, or none is stated.
         most_accurate: Key of the most accurate cell that keeps all, where no requirement limits the accuracy; else None.
         cells: Verdict on each cell, the finished ones from the fastest to the slowest.
+        machine: Hardware and fingerprint of the machine, where that is another kind than the sweep's own.
     """
 
     target: str
@@ -68,6 +69,7 @@ class GroupChoice:
     best: str | None
     most_accurate: str | None
     cells: tuple[CellVerdict, ...]
+    machine: str | None = left_out()
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ class SweepDocument:
     Attributes:
         requirements: Text of each requirement.
         confidence_percent: Confidence of the intervals that decide, percent.
-        groups: Choice for each target and scenario.
+        groups: Choice for each machine, target and scenario.
         sweep: Index of the sweep.
         against: Folder of the sweep that `changes` are relative to.
         changes: Differences of cells that both sweeps finished.

@@ -204,3 +204,24 @@ def test_a_worker_of_another_version_is_left_out(started, tmp_path, capsys):
     (tmp_path / "plan.toml").write_text(LONG)
     assert run(["sweep", "plan.toml", "-o", "out", "--cluster", address]) == 3
     assert "0.0.1" in capsys.readouterr().err
+
+
+def test_another_kind_of_machine_is_told_apart(started, tmp_path, capsys):
+    """A worker with one core has another fingerprint: its cells name the machine, and are no cells of this one."""
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("needs two cores")
+    address, _ = started.scheduler()
+    words = ["--nthreads", "1", "--no-nanny", "--no-dashboard", "--name", "one-core", "--resources", "latency=1"]
+    started.start("taskset", "-c", "0", sys.executable, "-m", "distributed.cli.dask_worker", address, *words)
+    wait_for(lambda: status(capsys, address))
+    (tmp_path / "plan.toml").write_text(LONG.replace("2.0", "0.1"))
+    assert run(["sweep", "plan.toml", "-o", "out", "--cluster", address, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["cells"]
+    (worker,) = status(capsys, address)
+    assert all(worker["fingerprint"] in row["machine"] and row["machine"] in row["name"] for row in rows)
+    theirs = cells(tmp_path)
+    assert {cell.inputs["fingerprint"] for cell in theirs.values()} == {worker["fingerprint"]}
+    assert run(["sweep", "plan.toml", "-o", "out", "--dry-run", "--json"]) == 0
+    own = json.loads(capsys.readouterr().out)["cells"]
+    assert {row["status"] for row in own} == {"pending"}
+    assert not {row["key"] for row in own} & theirs.keys()

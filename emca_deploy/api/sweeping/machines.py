@@ -23,6 +23,7 @@ class FleetMachine:
         like: A worker of this kind.
         count: Number of its machines that measure latency.
         own_fingerprint: Fingerprint of the machine that the sweep runs on.
+        twin: Whether a kind before it has the same fingerprint and other versions of backends.
     """
 
     fleet: Fleet
@@ -30,10 +31,14 @@ class FleetMachine:
     like: FleetWorker
     count: int
     own_fingerprint: str
+    twin: bool = False
 
     @property
     def label(self) -> str | None:
-        """Its hardware and fingerprint; None for the kind of the sweep's own machine."""
+        """Its hardware and fingerprint, and versions that tell it from a twin; None for the kind of the sweep's own machine."""
+        if self.twin:
+            versions = ", ".join(f"{name} {version}" for name, version in sorted(self.like.backends.items()))
+            return f"{self.like.hardware} ({self.like.fingerprint}; {versions})"
         if self.like.fingerprint == self.own_fingerprint:
             return None
         return f"{self.like.hardware} ({self.like.fingerprint})"
@@ -82,7 +87,12 @@ def kinds_of(fleet: Fleet, folder: Path, own_fingerprint: str) -> tuple[FleetMac
         groups.setdefault(worker.kind, []).append(worker)
     if not groups:
         raise _nobody(fleet)
-    kinds = [FleetMachine(fleet, shards, group[0], len(group), own_fingerprint) for group in groups.values()]
+    seen: set[str] = set()
+    kinds = []
+    for group in groups.values():
+        like = group[0]
+        kinds.append(FleetMachine(fleet, shards, like, len(group), own_fingerprint, twin=like.fingerprint in seen))
+        seen.add(like.fingerprint)
     return tuple(sorted(kinds, key=lambda kind: (kind.label is not None, kind.label or "")))
 
 

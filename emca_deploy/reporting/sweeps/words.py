@@ -104,7 +104,8 @@ def choice_of(document: SweepDocument, group: GroupChoice, names: Mapping[str, s
 
 def place_of(group: GroupChoice) -> str:
     """Return what the cells of a group have in common: "cpu, single-stream"."""
-    return f"{plain(group.target)}, {group.scenario}"
+    machine = f" of {plain(group.machine)}" if group.machine else ""
+    return f"{plain(group.target)}{machine}, {group.scenario}"
 
 
 def level_of(document: SweepDocument, group: GroupChoice) -> str:
