@@ -29,6 +29,7 @@ from emca_deploy.data.sources import open_source
 from emca_deploy.exporting.checkpoint import ExportOptions, export_checkpoint
 from emca_deploy.networks.attention import ChannelAttention
 from emca_deploy.networks.checkpoints import load_checkpoint
+from emca_deploy.preprocessing import Preprocessing
 from emca_deploy.tasks.logits import LogitsNoise
 
 FORMS = ("own", "new", "old", "authors-new", "authors-old")
@@ -53,17 +54,17 @@ def as_authors_write(module: ChannelAttention) -> Callable[..., Tensor]:
     return forward
 
 
-def write(checkpoint: Path, form: str, path: Path) -> None:
+def write(checkpoint: Path, form: str, path: Path, preprocessing: Preprocessing = BUNDLED_PREPROCESSING) -> None:
     """Write a checkpoint's ONNX file in one of `FORMS`."""
     if form == "own":
-        export_checkpoint(checkpoint, path, ExportOptions(preprocessing=BUNDLED_PREPROCESSING))
+        export_checkpoint(checkpoint, path, ExportOptions(preprocessing=preprocessing))
         return
     network: nn.Module = load_checkpoint(checkpoint)[0].float().eval()
     if form.startswith("authors"):
         for module in network.modules():
             if isinstance(module, ChannelAttention):
                 module.forward = as_authors_write(module)  # type: ignore[method-assign]
-    images = torch.zeros(2, 3, BUNDLED_PREPROCESSING.height, BUNDLED_PREPROCESSING.width)
+    images = torch.zeros(2, 3, preprocessing.height, preprocessing.width)
     how: dict[str, Any] = {"input_names": ["images"], "output_names": ["logits"], "dynamo": form.endswith("new")}
     if how["dynamo"]:
         how |= {"dynamic_shapes": ({0: torch.export.Dim("batch")},), "external_data": False, "verbose": False}

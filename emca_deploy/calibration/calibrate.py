@@ -175,7 +175,7 @@ def calibrate_model(
     def quantize(floating: ir.Model, ranges: Mapping[str, TensorRange]) -> InsertionCount:
         return insert_qdq(floating, place(floating.graph, recipe, options.keep_float), ranges, weights)
 
-    trial = ChoiceInput(studied, quantize, source, indices, options.threads, images.judges(table.drawing))
+    trial = ChoiceInput(studied, quantize, source, indices, options.threads, images.left_out)
     choice, chosen = _choose(trial, table, options, stage)
     if chosen.key != table.key:
         table = chosen

@@ -22,7 +22,7 @@ class CalibrationChoices:
     """A user's choices for a calibration.
 
     Attributes:
-        method: calibration method, with a parameter if wanted ("percentile:99.9"), or "auto" for the best of `CANDIDATES`.
+        method: calibration method, with a parameter if wanted ("percentile:99.9"), or "auto" for one of `CANDIDATES`.
         samples: number of calibration images, all where there are fewer; or "auto" for as many as the ranges need.
         seed: random seed of the choice of images.
         keep_float: patterns of nodes that stay in float, such as "stage1.*".

@@ -29,7 +29,7 @@ __all__ = ["command"]
     "--method",
     default="auto",
     shell_complete=completions.methods,
-    help=f"Calibration method: {METHODS}, or auto (the best of minmax, mse:10 and mse).",
+    help=f"Calibration method: {METHODS}, or auto (mse:10, or minmax or mse where clearly better).",
 )
 @recovery.recover_option
 @recovery.checkpoint_option

@@ -91,10 +91,6 @@ class LogitsNoise:
             noise[rows] = ((wide - logits[rows]) ** 2).sum(axis=1)
         return cls(signal, noise)
 
-    def joined(self, other: "LogitsNoise") -> "LogitsNoise":
-        """Return it for the images of both."""
-        return LogitsNoise(np.concatenate([self.signal, other.signal]), np.concatenate([self.noise, other.noise]))
-
     @property
     def all_db(self) -> float | None:
         """10 log10(sum reference^2 / sum (reference - logits)^2); None for identical logits, -inf for a reference of zeros."""

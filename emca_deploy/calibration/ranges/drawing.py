@@ -87,11 +87,6 @@ class Images:
         looked_at = len(order) - len(order) // LEFT_OUT
         return cls(order[:looked_at], order[looked_at:], drawn=True)
 
-    def judges(self, drawing: Drawing | None) -> Sequence[int]:
-        """Return the images that judge ranges: those left out, and as many of those that the drawing did not look at."""
-        unused = () if drawing is None or not self.drawn else self.looked_at[drawing.looked_at :]
-        return [*self.left_out, *unused[: len(self.left_out)]]
-
     def first(self, drawing: Drawing | None) -> Sequence[int]:
         """Return the images that a finished drawing looked at; all where there was none."""
         return self.looked_at if drawing is None else self.looked_at[: drawing.looked_at]

@@ -8,7 +8,16 @@ import pytest
 
 from emca_deploy.backends.registry import find_recipe
 from emca_deploy.calibration.calibrate import calibrate_model
-from emca_deploy.calibration.choice import CANDIDATES, STANDARD_ERRORS, ChoiceInput, choose, is_worse, kept_out, nearest
+from emca_deploy.calibration.choice import (
+    CANDIDATES,
+    STANDARD_ERRORS,
+    ChoiceInput,
+    choose,
+    is_worse,
+    kept_out,
+    nearest,
+    preferred,
+)
 from emca_deploy.calibration.graphs.graph import load_graph
 from emca_deploy.calibration.placement.place import place
 from emca_deploy.calibration.placement.qdq import insert_qdq
@@ -129,17 +138,15 @@ def test_corrected_biases_that_lose_are_not_kept(tried, some_images):
     assert choice.sqnr_db["even"] > choice.sqnr_db["even, biases corrected"] + 3
 
 
-def test_methods_that_are_alike_are_judged_on_more_images(tried, some_images, monkeypatch):
-    wide = dict.fromkeys(tried.names, TensorRange(-20.0, 20.0))
-    ranges = {"wide": wide, "narrow": dict.fromkeys(tried.names, TensorRange(-1e-3, 1e-3)), "same": wide}
+def test_few_images_judge(tried, some_images, monkeypatch):
+    ranges = {
+        "wide": dict.fromkeys(tried.names, TensorRange(-20.0, 20.0)),
+        "wider": dict.fromkeys(tried.names, TensorRange(-30.0, 30.0)),
+    }
     source = some_images(9)
     on_all = tried(source, ranges, kept_out=range(8)).sqnr_db
     monkeypatch.setattr("emca_deploy.calibration.choice.IMAGES", 4)
-    on_first = tried(source, ranges, kept_out=range(0, 8, 2)).sqnr_db
-    found = tried(source, ranges, kept_out=range(8)).sqnr_db
-    assert on_first["wide"] != on_all["wide"]
-    assert found["wide"] == found["same"] == pytest.approx(on_all["wide"])
-    assert found["narrow"] == pytest.approx(on_first["narrow"])
+    assert tried(source, ranges, kept_out=range(8)).sqnr_db == tried(source, ranges, kept_out=range(0, 8, 2)).sqnr_db != on_all
 
 
 @pytest.mark.parametrize(("count", "batch", "expected"), [(3, 1, []), (9, 1, [3, 7]), (12, 2, [6, 7]), (17, 2, [6, 7, 14, 15])])
@@ -194,9 +201,31 @@ def test_all_images_together_decide_where_the_mean_may_be_better_by_chance(stand
     assert nearest({"exact": noise(*[150] * 3), "other": noise(*[150] * 3)}) == "exact"
 
 
+@pytest.mark.parametrize(
+    ("usual", "other", "replaced"),
+    [
+        ([40] * 40, [42, 41] * 20, True),
+        ([40] * 40, [42, 39.8] * 20, False),  # less than `LEAST_DB`
+        ([40] * 40, [51, 32] * 20, False),  # by chance
+        ([44] * 40, [38, *[46] * 39], True),  # the mean image, where all together differ by chance only
+        ([43] * 30 + [30] * 10, [40] * 40, True),  # all together
+        ([43] * 40, [45] * 30 + [30] * 10, False),
+    ],
+)
+def test_another_method_must_be_clearly_better_than_the_usual_one(usual, other, replaced):
+    noises = {"usual": noise(*usual), "bad": noise(*[20] * 40), "other": noise(*other)}
+    assert preferred(noises) == ("other" if replaced else "usual")
+
+
+def test_the_nearest_of_better_methods_is_preferred():
+    noises = {name: noise(*[decibels] * 40) for name, decibels in (("usual", 40), ("better", 43), ("best", 45))}
+    assert preferred(noises) == "best"
+
+
 def test_identical_logits_are_nearest():
     same = LogitsNoise(np.ones(3), np.zeros(3))
     assert nearest({"other": noise(149.9, 150, 150), "same": same}) == "same"
+    assert preferred({"other": noise(140, 140, 140), "same": same}) == preferred({"same": same, "other": same}) == "same"
 
 
 @pytest.mark.parametrize(

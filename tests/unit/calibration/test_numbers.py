@@ -47,7 +47,7 @@ def test_few_images_are_spread_over_all():
     assert few_of(range(5), 64) == [0, 1, 2, 3, 4]
 
 
-def test_trials_use_75_images_and_biases_100(small, pictures, tmp_path):
+def test_trials_use_40_images_and_biases_100(small, pictures, tmp_path):
     told = {}
 
     @contextmanager
@@ -57,7 +57,7 @@ def test_trials_use_75_images_and_biases_100(small, pictures, tmp_path):
     options = calibration_options("tensorrt", table=tmp_path / "t.json", recover="none", float_precision="fp16")
     made = calibrate_model(small, pictures(300), tmp_path / "int8.onnx", options, stage)
     assert told["measuring ranges"][-1] == (300, 300)
-    assert told["comparing with fp32"][-1] == (4 * 75, 4 * 75)
+    assert told["comparing with fp32"][-1] == (4 * 40, 4 * 40)
     assert made.float_part.images == 64
     assert made.to_dict()["sqnr_db"] == {name: round(value, 2) for name, value in made.choice.sqnr_db.items()}
     assert made.to_dict()["samples"] == 300

@@ -99,15 +99,6 @@ def test_a_quarter_of_the_images_is_left_out_with_as_many_of_each_class():
     assert images != Images.of(source, "auto", 1)
 
 
-@pytest.mark.parametrize(("looked_at", "others"), [(100, 75), (150, 75), (200, 25), (225, 0)])
-def test_images_that_were_not_looked_at_judge_too(looked_at, others):
-    images = Images.of(Labelled(np.arange(400) % 4), "auto", 0)
-    judges = images.judges(Drawing(looked_at, looked_at // 2, 75, "enough", 0.1))
-    assert judges == [*images.left_out, *images.looked_at[looked_at:][:others]]
-    assert len(set(judges)) == 75 + others
-    assert Images.of(Labelled(np.zeros(300, int)), 300, 0).judges(None) == []
-
-
 @pytest.mark.parametrize(("count", "drawn"), [(SMALLEST - 1, False), (SMALLEST, True)])
 def test_of_a_small_data_set_every_image_is_used(count, drawn):
     images = Images.of(Labelled(np.zeros(count, int)), "auto", 0)
@@ -250,8 +241,7 @@ def test_a_calibration_says_how_its_images_were_drawn_and_repeats(calibrated, tm
     assert made.to_dict()["drawing"] == details["drawing"] == json.loads((tmp_path / "a/t.json").read_text())["drawing"]
     assert (made.samples, details["samples"], table.samples) == (made.drawing.used,) * 3
     assert table.key.samples == "auto"
-    judges = Images.of(Labelled(np.zeros(300, int)), "auto", 0).judges(made.drawing)
-    assert len(details["calibration_images"]) == made.drawing.looked_at + len(judges)
+    assert len(details["calibration_images"]) == made.drawing.looked_at + made.drawing.left_out
     calibrated("b", method="minmax", recover="bias")
     for name in ("int8.onnx", "t.json"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
