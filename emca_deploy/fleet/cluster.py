@@ -146,7 +146,8 @@ def _local_cluster(distributed: Any, options: ClusterOptions) -> Iterator[Any]:
             threads_per_worker=1,
             processes=True,
             host="127.0.0.1",
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
+            worker_dashboard_address="127.0.0.1:0",
             resources={"latency": 1},
             silence_logs=logging.CRITICAL,
         )
