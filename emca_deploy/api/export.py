@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 from emca_deploy.atomic import atomic_write
 from emca_deploy.data.choosing import assumed_note
+from emca_deploy.data.label_files import read_class_map
 from emca_deploy.errors import InputError, UnknownNameError
 from emca_deploy.exporting.checkpoint import CheckpointExport, ExportOptions, export_checkpoint
 from emca_deploy.exporting.detectors import DetectorExport
 from emca_deploy.exporting.dla_convert import DlaConversion, convert_for_dla
+from emca_deploy.exporting.model_output import ModelOutput, complete_output
 from emca_deploy.exporting.pixel_convert import PixelConversion, convert_to_pixels
 from emca_deploy.preprocessing import INPUT_FORMS, Preprocessing, PreprocessingOptions
 from emca_deploy.tasks.host_part import heads_path
@@ -37,6 +39,8 @@ class ExportRequest(ExportOptions):
         form: "plain", or "dla" for forms that a Jetson's DLA runs, with the same results.
         input_form: one of `INPUT_FORMS` for a graph that takes plain pixels and normalizes them itself; None for a normalized
             float32 input.
+        softmax: whether a classifier's output holds probabilities instead of logits.
+        labels_in_model: file with the name of each class, which the file's metadata then has; None for none.
     """
 
     checkpoint: Path | None
@@ -44,6 +48,8 @@ class ExportRequest(ExportOptions):
     preprocessing: PreprocessingOptions | Preprocessing = field(default_factory=PreprocessingOptions, kw_only=True)
     form: Literal["plain", "dla"] = "plain"
     input_form: str | None = None
+    softmax: bool = False
+    labels_in_model: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,7 @@ class ExportReport:
         exported: export of the checkpoint; None if the file was made from an .onnx file.
         dla: conversion to the forms for a DLA; None for a plain export.
         pixels: conversion to an input of pixels; None for a normalized input.
+        output: what was added to the output; None for plain logits.
         checkpoint: source of the weights; None for random ones.
         notes: facts for the user, one line each.
     """
@@ -61,6 +68,7 @@ class ExportReport:
     exported: CheckpointExport | None
     dla: DlaConversion | None = None
     pixels: PixelConversion | None = None
+    output: ModelOutput | None = None
     checkpoint: Path | None = None
     notes: tuple[str, ...] = ()
 
@@ -68,12 +76,13 @@ class ExportReport:
         """Return the JSON document of `export`."""
         exported = {} if self.exported is None else self.exported.to_dict()
         source = str(self.checkpoint) if self.checkpoint is not None else None
+        if self.dla is not None:
+            exported |= {**self.dla.to_dict(), "source": source}
         if self.pixels is not None:
-            own = {"schema_version": 1, "source": source, **exported}
-            return {**own, "onnx": str(self.pixels.onnx), "in_graph": self.pixels.record()}
-        if self.dla is None:
-            return exported
-        return {**exported, **self.dla.to_dict(), "source": source}
+            exported |= {"schema_version": 1, "source": source, "onnx": str(self.pixels.onnx), "in_graph": self.pixels.record()}
+        if self.output is not None:
+            exported |= {"schema_version": 1, "source": source, "onnx": str(self.output.onnx), "output": self.output.record()}
+        return exported
 
 
 def export(request: ExportRequest, found: Found | None = None) -> ExportReport:
@@ -89,6 +98,8 @@ def export(request: ExportRequest, found: Found | None = None) -> ExportReport:
         MissingError: torch is not installed.
         OutputError: `output` cannot be written.
     """
+    if request.softmax or request.labels_in_model is not None:
+        return _with_output(request, found)
     if request.input_form is not None:
         return _of_pixels(request, request.input_form, found)
     if request.form == "dla":
@@ -126,6 +137,27 @@ def _of_pixels(request: ExportRequest, form: str, found: Found | None) -> Export
         _copy_heads(plain, request.output)
         made = convert_to_pixels(plain, request.output, form)
     return _noted(ExportReport(exported, pixels=made, checkpoint=request.checkpoint), str(request.output), made.network)
+
+
+def _with_output(request: ExportRequest, found: Found | None) -> ExportReport:
+    """Write a file with probabilities or class names, made from an ONNX file or from what the other options make."""
+    names = None if request.labels_in_model is None else read_class_map(request.labels_in_model)
+    if _is_onnx(request.checkpoint) and request.input_form is None and request.form == "plain":
+        made = complete_output(request.checkpoint, request.output, softmax=request.softmax, names=names)
+        return ExportReport(None, output=made, checkpoint=request.checkpoint)
+    with TemporaryDirectory() as folder:
+        plain = Path(folder) / request.output.name
+        report = export(replace(request, output=plain, softmax=False, labels_in_model=None), found)
+        made = complete_output(plain, request.output, softmax=request.softmax, names=names)
+    place = request.output
+    return replace(
+        report,
+        output=made,
+        exported=report.exported and replace(report.exported, onnx=place),
+        pixels=report.pixels and replace(report.pixels, onnx=place),
+        dla=report.dla and replace(report.dla, onnx=place),
+        notes=tuple(text.replace(str(plain), str(place)) for text in report.notes),
+    )
 
 
 def _noted(report: ExportReport, name: str, used: Preprocessing) -> ExportReport:

@@ -23,11 +23,13 @@ def print_exported(report: "ExportReport") -> None:
         echo(f"parity on {parity.samples} images: max error {parity.max_abs:.2g} ({parity.max_rel:.2g} relative)")
         for node in converted.forms.remaining:
             echo(f"not on a DLA: {node.node} ({node.operator}): {node.reason}")
-        return
     if report.pixels is not None:
         _print_pixels(report.pixels)
-    if report.exported is not None:
+    if report.exported is not None and report.dla is None:
         _print_export(report.exported, report.pixels or report.exported)
+    if report.output is not None:
+        names = f"names of {report.output.classes} classes in its metadata" if report.output.classes else ""
+        echo(f"{report.output.onnx}: {', '.join(filter(None, ['probabilities' if report.output.softmax else '', names]))}")
 
 
 def _print_pixels(made: "PixelConversion") -> None:

@@ -10,7 +10,7 @@ from emca_deploy.commands import _options as shared
 from emca_deploy.commands import _recovery_options as recovery
 from emca_deploy.commands._calibration import print_calibration
 from emca_deploy.commands._console import json_option, show, table_console, tell
-from emca_deploy.commands._input_option import input_form_option
+from emca_deploy.commands._graph_options import input_form_option
 from emca_deploy.commands._label_options import label_options
 from emca_deploy.commands._placement_options import placement_options
 from emca_deploy.commands._preprocessing_options import preprocessing_options

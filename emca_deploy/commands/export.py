@@ -8,7 +8,7 @@ from emca_deploy.commands._checkpoint_options import checkpoint_options, print_s
 from emca_deploy.commands._console import json_option, show, tell
 from emca_deploy.commands._detector_options import detector_options
 from emca_deploy.commands._exported import print_exported
-from emca_deploy.commands._input_option import input_form_option
+from emca_deploy.commands._graph_options import input_form_option, output_options
 from emca_deploy.commands._options import arch_option
 from emca_deploy.commands._preprocessing_options import preprocessing_options
 from emca_deploy.commands._types import INPUT, OUTPUT, batch_size, option
@@ -28,6 +28,7 @@ MIN_OPSET = 18
 @option("--num-classes", type=click.IntRange(1), unset="the checkpoint's", help="Number of classes.")
 @checkpoint_options
 @input_form_option
+@output_options
 @preprocessing_options
 @option("--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", help="Precision of weights and activations.")
 @option(

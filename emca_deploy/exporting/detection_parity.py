@@ -12,6 +12,7 @@ from emca_deploy.errors import GateError
 from emca_deploy.exporting.parity import Parity, measure_parity
 
 __all__ = [
+    "DENSE_TOLERANCE",
     "DetectionParity",
     "MatchedDetections",
     "Tolerances",

@@ -14,7 +14,7 @@ from emca_deploy.errors import InputError
 from emca_deploy.exporting.pixel_convert import convert_to_pixels
 from emca_deploy.exporting.pixel_input import take_pixels
 from emca_deploy.preprocessing import INPUT_FORMS, Preprocessing, PreprocessingOptions
-from emca_deploy.tasks.inputs import native_images
+from emca_deploy.tasks.inputs import native_images, random_images
 
 SIZE = 12
 IMAGENET = Preprocessing(SIZE, SIZE)
@@ -217,3 +217,21 @@ def test_filled_pixels_are_pixels(options, form, fits):
     else:
         with pytest.raises(ValueError, match="do not fit"):
             used.of_pixels(form)
+
+
+def test_a_reference_that_takes_pixels_inherits_no_statistics(tmp_path):
+    model = tmp_path / "uint8.onnx"
+    loaded = ir.from_proto(first_layers())
+    take_pixels(loaded, "uint8-nhwc", IMAGENET)
+    ir.save(loaded, model)
+    used = preprocessing_of_file(model, PreprocessingOptions(), IMAGENET)
+    assert (used.mean, used.std, used.scale) == ((0.0,) * 3, (1.0,) * 3, 1)
+
+
+def test_random_pixels_are_spread_over_their_range():
+    def to_native(images):
+        return native_images(images, "uint8", channels_last=True)
+
+    found = random_images(np.random.default_rng(0), (2, 3, 8, 9), to_native)
+    assert (found.dtype, found.shape) == (np.uint8, (2, 8, 9, 3))
+    assert found.min() < 10 < 245 < found.max()
