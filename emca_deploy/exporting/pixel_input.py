@@ -133,8 +133,14 @@ class _Chain:
         self._steps.append((operator, constant, attributes or {}))
 
     def by_channel(self, values: Float64Array) -> Any:
-        """Return values for each channel, (C,), as a constant that broadcasts."""
-        return values.reshape((-1,) if self._channels_last else (-1, 1, 1)).astype(np.float32)
+        """Return values for each channel, (C,), as a constant that broadcasts: (C, 1, 1), or (width, C) if channels are last.
+
+        ONNX Runtime broadcasts three numbers to every pixel slowly, and whole rows quickly.
+        """
+        if not self._channels_last:
+            return values.reshape(-1, 1, 1).astype(np.float32)
+        width = self._shape[2]
+        return np.tile(values, (width if isinstance(width, int) else 1, 1)).astype(np.float32)
 
     def pick(self, channels: Sequence[int]) -> None:
         """Append a choice of channels."""
