@@ -11,7 +11,7 @@ MODULE = "module"
 """Key of a node's metadata: dotted path of the module whose forward pass made it, empty for the network itself."""
 
 LAYER = "layer"
-"""Key of a node's metadata: dotted path of the module whose weights the node has as they are."""
+"""Key of a node's metadata: dotted path of the module whose weights the node has, in any order."""
 
 # The released PKCAM code numbers its layers; these patterns give them the names of our own networks.
 _RENAMES = (

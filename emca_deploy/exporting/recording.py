@@ -76,9 +76,9 @@ class Recorder:
         self.nodes: list[ir.Node] = []
         self.constants: dict[int, tuple[Operand, ir.Value]] = {}
         self.path = [""]
-        self._layers = {
-            id(value): name.removesuffix(".weight") for name, value in module.named_parameters() if name.endswith(".weight")
-        }
+        weights = {name.removesuffix(".weight"): each for name, each in module.named_parameters() if name.endswith(".weight")}
+        self._layers = {id(weight): name for name, weight in weights.items()}
+        self._sizes = {name: weight.numel() for name, weight in weights.items()}
 
     def traced(self, shape: Sequence[int], value: ir.Value, dtype: torch.dtype = torch.float32) -> Traced:
         """Return a tensor that stands for a value, which gets its shape and type."""
@@ -111,12 +111,18 @@ class Recorder:
             values.pop()
         made = ir.node(op_type, values, attributes, num_outputs=len(outputs), name=f"node:{len(self.nodes)}")
         made.metadata_props[MODULE] = self.path[-1]
-        if len(operands) > 1 and (layer := self._layers.get(id(operands[1]))):
+        if len(operands) > 1 and (layer := self._layer(operands[1])):
             made.metadata_props[LAYER] = layer
         for index, value in enumerate(made.outputs):
             value.name = f"{made.name}:{index}" if index else made.name
         self.nodes.append(made)
         return [self.traced(shape, value, dtype) for (shape, dtype), value in zip(outputs, made.outputs, strict=True)]
+
+    def _layer(self, weight: Operand | None) -> str | None:
+        """Return the path of the module whose weights these are, in any order; None for other operands."""
+        path = self.path[-1]
+        own = isinstance(weight, Tensor) and not isinstance(weight, Traced) and self._sizes.get(path) == weight.numel()
+        return self._layers.get(id(weight)) or (path if own else None)
 
     def _value(self, given: Operand) -> ir.Value:
         """Return the value of a traced tensor, or a constant: a tensor, a float32 number or a list of int64."""

@@ -104,7 +104,9 @@ def _avg_pool2d(
     return recorder.node("AveragePool", shape, [x], ceil_mode=int(ceil_mode), count_include_pad=counted, **windows)
 
 
-def _pad(recorder: Recorder, x: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Traced:
+def _pad(recorder: Recorder, x: Traced, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Traced:
+    if not any(pad):
+        return x
     before, after = [0] * x.dim(), [0] * x.dim()
     for at, (first, last) in enumerate(zip(pad[::2], pad[1::2], strict=True)):
         before[-1 - at], after[-1 - at] = first, last

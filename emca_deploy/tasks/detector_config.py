@@ -66,7 +66,7 @@ class DetectorConfig:
         post_nms: Most proposals of the RPN after suppression, and most candidates of the last suppression.
         rpn_nms_threshold: IoU above which the RPN suppresses the lower score.
         nms_threshold: IoU above which the last step suppresses the lower score of the same class.
-        nms_rounds: Rounds of the suppression's arithmetic; exact where no chain of suppressions is longer.
+        nms_rounds: Rounds of the suppression's arithmetic; exact where no chain of suppressions in a block is longer.
         rpn_min_size: Sides in pixels below which a proposal is dropped.
         box_min_size: Sides in pixels below which a detection is dropped.
         score_threshold: Score that a detection must exceed.

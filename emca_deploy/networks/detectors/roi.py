@@ -97,9 +97,10 @@ class Canvas(nn.Module):
         places = _places([(level.shape[2], level.shape[3]) for level in levels])
         padded = [F.pad(level, (BEFORE, AFTER, BEFORE, AFTER), mode="replicate") for level in levels]
         below = max(place.below for place in places[1:]) - places[0].below
-        row = torch.cat([F.pad(level, (0, 0, 0, below - level.shape[2])) for level in padded[1:]], dim=3)
-        width = max(padded[0].shape[3], row.shape[3])
-        return torch.cat([F.pad(part, (0, width - part.shape[3])) for part in (padded[0], row)], dim=2)
+        width = max(padded[0].shape[3], places[-1].right)
+        rest = [0, 0, width - places[-1].right]  # to the right of the smallest level: a copy of the whole row would cost more
+        row = [F.pad(level, (0, right, 0, below - level.shape[2])) for level, right in zip(padded[1:], rest, strict=True)]
+        return torch.cat([F.pad(padded[0], (0, width - padded[0].shape[3])), torch.cat(row, dim=3)], dim=2)
 
 
 class RoiAlign(nn.Module):
@@ -131,13 +132,26 @@ class RoiAlign(nn.Module):
         return corners * scale + torch.cat([origin, origin], dim=-1)
 
 
+class _CropsLinear(nn.Linear):
+    """A fully connected layer on crops, which it reads pixel by pixel.
+
+    Its weights are in the order of checkpoints, channel by channel. Runtimes that crop channels last, as OpenVINO does, need not
+    rearrange the crops, which are larger than the weights.
+    """
+
+    def forward(self, crops: Tensor) -> Tensor:
+        """Return the results (R, width) of crops (R, C, bins, bins)."""
+        weight = self.weight.reshape(-1, *crops.shape[1:]).permute(0, 2, 3, 1).flatten(1)
+        return F.linear(crops.permute(0, 2, 3, 1).flatten(1), weight, self.bias)
+
+
 class BoxHead(nn.Module):
     """Two fully connected layers, then the scores of each class and of background, which is last, and deltas of each class."""
 
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__()
         width = config.box_head_width
-        self.fc6 = nn.Linear(config.fpn_channels * config.box_bins**2, width)
+        self.fc6 = _CropsLinear(config.fpn_channels * config.box_bins**2, width)
         self.fc7 = nn.Linear(width, width)
         self.scores = nn.Linear(width, config.num_classes + 1)
         self.deltas = nn.Linear(width, 4 * config.num_classes)
@@ -148,5 +162,5 @@ class BoxHead(nn.Module):
 
     def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
         """Return the class logits (R, K + 1) and the deltas (R, 4 * K) of crops (R, C, bins, bins)."""
-        hidden = F.relu(self.fc7(F.relu(self.fc6(crops.flatten(1)))))
+        hidden = F.relu(self.fc7(F.relu(self.fc6(crops))))
         return self.scores(hidden), self.deltas(hidden)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from emca_deploy.networks.detectors.nms import suppress
+from emca_deploy.networks.detectors.nms import BLOCK, suppress
 from zoo.detections import greedy_nms
 
 
@@ -43,6 +43,19 @@ def test_a_chain_of_thirty_boxes_needs_as_many_rounds_as_its_length():
     assert expected == list(range(0, 30, 2))
     assert kept(boxes, 0.5, 29) == expected
     assert kept(boxes, 0.5, 10) != expected
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+def test_boxes_of_a_block_suppress_those_of_later_blocks(classes):
+    count = 2 * BLOCK + 40
+    boxes, labels = crowd(count, 0), np.random.default_rng(0).integers(classes, size=count)
+    assert kept(boxes, 0.5, 40, labels) == greedy_nms(boxes, -np.arange(count), 0.5, labels)
+
+
+def test_a_chain_through_all_blocks_needs_no_more_rounds_than_a_block_has_boxes():
+    boxes = chain(2 * BLOCK + 10)
+    assert kept(boxes, 0.5, BLOCK - 1) == list(range(0, len(boxes), 2))
+    assert kept(boxes, 0.5, 30) != list(range(0, len(boxes), 2))
 
 
 def test_a_box_that_does_not_take_part_suppresses_none():

@@ -25,9 +25,9 @@ def test_the_grid_gives_the_samples_of_roi_align(aligned, ratio):
     np.testing.assert_allclose(found.numpy(), expected, atol=2e-5)
 
 
-def levels(seed: int) -> dict[str, np.ndarray]:
+def levels(seed: int, width: int = 96) -> dict[str, np.ndarray]:
     random = np.random.default_rng(seed)
-    return {f"p{n}": random.normal(size=(4, 64 // 2**n, 96 // 2**n)).astype(np.float32) for n in range(2, 6)}
+    return {f"p{n}": random.normal(size=(4, 64 // 2**n, width // 2**n)).astype(np.float32) for n in range(2, 6)}
 
 
 @pytest.mark.parametrize("aligned", [True, False])
@@ -39,6 +39,17 @@ def test_crops_from_the_canvas_are_those_from_each_level(aligned):
     found = RoiAlign(7, config)(Canvas()(maps), boxes, [tuple(level.shape[2:]) for level in maps])
     for image in range(2):
         np.testing.assert_allclose(found[image].numpy(), crops(batch[image], boxes[image].numpy(), 7, config), atol=2e-5)
+
+
+@pytest.mark.parametrize("width", [64, 96, 320])
+def test_the_canvas_is_as_wide_as_the_wider_of_its_rows(width):
+    """The coarser levels, with three repeated pixels each, lie in one row below the finest one."""
+    maps = [torch.from_numpy(level)[None] for level in levels(0, width).values()]
+    canvas = Canvas()(maps)
+    row = width // 8 + width // 16 + width // 32 + 9
+    assert canvas.shape[2:] == (16 + 3 + 8 + 3, max(width // 4 + 3, row))
+    assert torch.equal(canvas[:, :, 1:17, 1 : width // 4 + 1], maps[0])
+    assert torch.equal(canvas[:, :, 20:28, 1 : width // 8 + 1], maps[1])
 
 
 def test_the_boxes_are_of_all_levels():
