@@ -6,6 +6,7 @@ from pathlib import Path
 
 from emca_deploy._text import printable
 from emca_deploy.artifacts import Manifest, manifest_path, read_manifest, sha256_file
+from emca_deploy.backends.records import names_where
 from emca_deploy.bundles.canonical_zip import check_name
 from emca_deploy.errors import BundleError, InputError
 from emca_deploy.onnx_file.file import OnnxFile
@@ -84,8 +85,8 @@ def _add_deployment(found: Contents, folder: Path) -> None:
     for candidate in found.deployment.candidates:
         path = folder / Path(candidate.latency.artifact).name
         if not path.is_file():
-            if candidate.latency.backend == "torch":
-                continue  # PyTorch ran the checkpoint, which is no artifact to deliver
+            if candidate.latency.backend in names_where(checkpoints=True):
+                continue  # it ran the checkpoint, which is no artifact to deliver
             raise InputError(f"{path}: is missing, the artifact of candidate '{candidate.name}'", "run `deploy` again")
         manifest = _add(found, path, candidate.name)
         source = onnx.get(manifest.inputs.get("model", ""))

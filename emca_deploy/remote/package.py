@@ -16,6 +16,7 @@ LEFT_OUT = (
     "canonical",
     "commands",
     "exporting",
+    "fleet",
     "history_store",
     "api",
     "reporting",

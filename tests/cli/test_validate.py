@@ -57,9 +57,9 @@ REPORT_KEYS = {
     "warnings",
     "class_order",
 }
-REPORT_KEYS |= {"images_per_s", "per_class", "confusion", "confused"}
+REPORT_KEYS |= {"reliability", "images_per_s", "per_class", "confusion", "confused"}
 REFERENCE_KEYS = {"artifact", "top1", "top5", "agreement", "sqnr_db", "top1_drop", "top1_drop_ci95", "mcnemar_p"}
-REFERENCE_KEYS |= {"mean_confidence", "ece", "nll", "flips", "typical_sqnr_db"}
+REFERENCE_KEYS |= {"reliability", "mean_confidence", "ece", "nll", "flips", "typical_sqnr_db"}
 
 
 def test_json_is_as_the_design_says_and_alone_on_stdout(labelled, capsys):

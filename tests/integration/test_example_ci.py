@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "ci"
-QUICK = "--duration 0.5 --max-duration 0.5 --warmup 0 --processes 1 --threads 1 --no-telemetry"
+QUICK = "--duration 2 --max-duration 2 --warmup 0 --processes 1 --threads 1 --no-telemetry"
 VARIABLES = {"MODEL": "fake:latency_ms=2", "BASELINE": "", "PROFILE_OPTIONS": QUICK}
 
 

@@ -92,7 +92,7 @@ class Names(list):
 
 @pytest.mark.parametrize(("indices", "fit"), [(range(8), 8), (range(9), 0)])
 def test_names_of_more_than_8_mib_are_left_out(indices, fit):
-    found = feed._names(Names(range(9)), list(indices))
+    found = feed.image_names(Names(range(9)), list(indices))
     assert len(found["files"]) == fit
     assert found["indices"] == (list(indices) if fit else None)
 
