@@ -1,7 +1,8 @@
-"""Measure the fleet: `python benchmarks/fleet.py shards|overhead|kills`; run it on an otherwise idle machine.
+"""Measure the fleet: `python benchmarks/fleet.py shards [VAL]|overhead|kills`; run it on an otherwise idle machine.
 
-shards: images/s of two pinned local workers over one, five times each in turn. overhead: milliseconds that a call of a worker
-adds to its work. kills: SIGKILL of the sweep or of one of its workers at 20 random moments; no finished cell may be lost.
+shards: images/s of two pinned local workers over one, five times each in turn, on the bundled images or those in VAL.
+overhead: milliseconds that a call of a worker adds to its work. kills: SIGKILL of the sweep or of one of its workers at 20 random
+moments; no finished cell may be lost.
 """
 
 import json
@@ -31,7 +32,7 @@ precision = "fp32"
 backends = "onnxruntime"
 image_size = 64
 threads = 1
-val = "{bundled_test_images()}"
+val = "{sys.argv[2] if len(sys.argv) > 2 else bundled_test_images()}"
 {MEASURE}"""
 FAKES = f'models = ["fake:latency_ms=1", "fake:latency_ms=2"]\nbackends = "fake"\nthreads = {list(range(1, 21))}\n{MEASURE}'
 TIMES, CALLS, KILLS = 5, 100, 20
