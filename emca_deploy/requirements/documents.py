@@ -109,6 +109,10 @@ def read_values(place: Path) -> tuple[Path, Any]:
         InputError: the file cannot be read.
     """
     path = place / "result.json" if place.is_dir() else place
+    if not path.exists() and (place / "sweep.json").is_file():
+        raise InputError(
+            f"{place}: is the folder of a sweep", f"decide about its cells with: emca-deploy report {place} --require"
+        )
     try:
         return path, json.loads(path.read_text(encoding="utf-8"))
     except OSError as exc:

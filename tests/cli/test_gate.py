@@ -240,3 +240,9 @@ def test_few_processes_count_for_less(profiled, decided):
     assert two["high"] > 7.5  # 3.09 times the spread of two pairs
     assert "--processes" in two["hint"]
     assert decided(few, "--require", "slowdown<=20%,p90<=6ms")[0] == 0
+
+
+def test_folder_of_a_sweep_is_called_one(tmp_path, capsys):
+    (tmp_path / "sweep.json").write_text("{}")
+    assert run(["gate", str(tmp_path), "--require", "p99<=1ms"]) == 2
+    assert "emca-deploy report" in capsys.readouterr().err
