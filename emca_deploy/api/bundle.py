@@ -14,6 +14,8 @@ from emca_deploy.bundles.canonical_zip import write_archive
 from emca_deploy.bundles.contents import Contents, collect
 from emca_deploy.bundles.opened import SUMS, checksums, open_bundle
 from emca_deploy.bundles.package import PACKAGE, PackageFacts, package_json
+from emca_deploy.data.files import read_text
+from emca_deploy.data.label_files import names_in_order, read_class_map
 from emca_deploy.errors import InputError, OutputError
 from emca_deploy.reporting.card import card_of
 from emca_deploy.results.bundle import BundleReport, BundleVariant
@@ -32,7 +34,7 @@ class BundleRequest:
         sources: folders of deployments, or artifacts with their manifests: ONNX models and engines.
         output: the bundle: an archive where it ends with ".emca", else a folder, which must not exist.
         name: name of the model; None takes that of the deployment or the architecture.
-        labels: text file with the name of a class in each line.
+        labels: file with the names of the classes, as `validate --class-map` takes it.
         licence: licence of the checkpoint: a name such as "Apache-2.0", or a text file.
     """
 
@@ -91,29 +93,14 @@ def _notes(contents: Contents, licence: str | None) -> Iterator[str]:
 
 
 def _classes(path: Path | None, number: int | None) -> tuple[str, ...]:
-    if path is None:
-        return ()
-    found = tuple(line.strip() for line in _read(path).splitlines() if line.strip())
-    if number is not None and len(found) != number:
-        problem = f"{path}: has {len(found)} names, and the network {number} classes"
-        raise InputError(problem, "write one name in each line, in the order of the logits")
-    return found
+    return () if path is None else tuple(names_in_order(read_class_map(path), number, f"{path}: for this network"))
 
 
 def _licence(given: str | None) -> tuple[str | None, str]:
     """Return the name of a licence, and its text where a file was named."""
     if given is None or not Path(given).is_file():
         return given, ""
-    return f"see {LICENCE}", _read(Path(given))
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as exc:
-        raise InputError(f"{path}: cannot be read: {exc.strerror}", "check the path and its permissions") from exc
-    except UnicodeDecodeError as exc:
-        raise InputError(f"{path}: is not text in UTF-8", "save it as UTF-8") from exc
+    return f"see {LICENCE}", read_text(Path(given), 1, "the text of a licence", InputError)
 
 
 def _with_texts(files: Mapping[str, Path], texts: Mapping[str, str], place: Path) -> dict[str, Path]:

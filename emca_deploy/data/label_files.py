@@ -9,9 +9,9 @@ from typing import Any
 from emca_deploy._text import printable
 from emca_deploy.data.files import read_text
 from emca_deploy.data.preprocess import IMAGE_SUFFIXES
-from emca_deploy.errors import DataError
+from emca_deploy.errors import DataError, InputError
 
-__all__ = ["LabelFile", "read_class_map"]
+__all__ = ["LabelFile", "names_in_order", "read_class_map"]
 
 LARGEST_MIB = 256
 NAME_HEADINGS = (
@@ -159,6 +159,23 @@ def read_class_map(path: Path) -> dict[str, int]:
         return _unique(_json_pairs(json.loads(text)) if text.lstrip()[:1] in ("{", "[") else _text_pairs(path, text))
     except (ValueError, TypeError, AttributeError, RecursionError) as exc:
         raise DataError(f"{shown}: is not a class map: {printable(str(exc))[:200]}", f"name {what}") from exc
+
+
+def names_in_order(names: Mapping[str, int], outputs: int | None, what: str) -> list[str]:
+    """Return one name for each output of a network, by the output of each name; the first of several. `what` begins the error.
+
+    Raises:
+        InputError: an output has no name, or there are names for more outputs; None takes the number of names.
+    """
+    first: dict[int, str] = {}
+    for name, output in names.items():
+        first.setdefault(output, name)
+    count = len(first) if outputs is None else outputs
+    if sorted(first) != list(range(count)):
+        missing = sorted(set(range(count)) - set(first))
+        problem = f"no name for output {missing[0]}" if missing else f"a name for output {max(first)}"
+        raise InputError(f"{what}: {problem}, and it has {count} outputs", "give one name for each output, in order")
+    return [first[index] for index in range(count)]
 
 
 def _unique(pairs: list[tuple[str, int]]) -> dict[str, int]:

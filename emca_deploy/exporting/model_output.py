@@ -9,6 +9,7 @@ from typing import Any
 import onnx_ir as ir
 
 from emca_deploy.artifacts import Manifest, read_manifest, sha256_file, this_command, write_artifact
+from emca_deploy.data.label_files import names_in_order
 from emca_deploy.errors import InputError
 from emca_deploy.onnx_file.file import OnnxFile
 from emca_deploy.onnx_file.refusal import graph_errors
@@ -53,7 +54,7 @@ def complete_output(model: Path, output: Path, *, softmax: bool, names: Mapping[
         raise InputError(f"{output}: is the model itself", "name another output with -o")
     file = OnnxFile.open(model)
     logits = file.find_logits()
-    classes = None if names is None else _in_order(model, names, logits.classes)
+    classes = None if names is None else names_in_order(names, logits.classes, f"--labels-in-model: {model}")
     if softmax and logits.softmax:
         raise InputError(f"--softmax: {model} ends in a Softmax already", "leave --softmax out")
     with write_artifact(output) as draft:
@@ -74,19 +75,6 @@ def complete_output(model: Path, output: Path, *, softmax: bool, names: Mapping[
             settings=(),
         )
     return made
-
-
-def _in_order(model: Path, names: Mapping[str, int], outputs: int | None) -> list[str]:
-    """Return one name for each output."""
-    first: dict[int, str] = {}
-    for name, output in names.items():
-        first.setdefault(output, name)
-    count = len(first) if outputs is None else outputs
-    if sorted(first) != list(range(count)):
-        missing = sorted(set(range(count)) - set(first))
-        problem = f"no name for output {missing[0]}" if missing else f"a name for output {max(first)}"
-        raise InputError(f"--labels-in-model: {problem} of the {count} of {model}", "give one name for each output, in order")
-    return [first[index] for index in range(count)]
 
 
 def _add_softmax(graph: ir.Graph, name: str) -> None:

@@ -24,6 +24,17 @@ def save_images(folder: Path, count: int, seed: int = 0) -> Path:
     return folder
 
 
+@pytest.fixture
+def plan(tmp_path, monkeypatch):
+    """Return a function that writes plan.toml into the current folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(text):
+        (tmp_path / "plan.toml").write_text(text)
+
+    return write
+
+
 @pytest.fixture(autouse=True, scope="module")
 def exports(kept_exports):
     """An equal network is exported once; commands with a process of their own export theirs themselves."""

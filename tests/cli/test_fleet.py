@@ -36,16 +36,6 @@ def cluster():
         yield started.scheduler_address
 
 
-@pytest.fixture
-def plan(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-    def write(text):
-        (tmp_path / "plan.toml").write_text(text)
-
-    return write
-
-
 def document(capsys):
     return json.loads(capsys.readouterr().out)
 

@@ -25,16 +25,6 @@ FAKE = f'models = ["fake:latency_ms=1", "fake:latency_ms=2"]\nbackends = "fake"\
 BROKEN = f'models = ["fake:latency_ms=1", "fake:fail_at=1"]\nbackends = "fake"\nthreads = 1\n{QUICK}'
 
 
-@pytest.fixture
-def plan(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-    def write(text):
-        (tmp_path / "plan.toml").write_text(text)
-
-    return write
-
-
 def document(capsys):
     return json.loads(capsys.readouterr().out)
 

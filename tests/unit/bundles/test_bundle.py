@@ -77,7 +77,7 @@ def test_labels_licence_and_card(artifact, tmp_path):
     assert (tmp_path / "m/LICENCE.txt").read_text() == "do what you like\n"
     assert "Accuracy and latency." in (tmp_path / "m/MODEL_CARD.md").read_text()
     (tmp_path / "labels.txt").write_text("cat\ndog\ncow\n")
-    with pytest.raises(InputError, match="3 names"):
+    with pytest.raises(InputError, match="output 2"):
         bundle(BundleRequest((artifact(),), tmp_path / "n", labels=tmp_path / "labels.txt"))
 
 
