@@ -11,12 +11,13 @@ from emca_deploy.artifacts import sha256_file
 from emca_deploy.atomic import atomic_write, hidden_folder
 from emca_deploy.bundles.bill import bill_of
 from emca_deploy.bundles.canonical_zip import write_archive
+from emca_deploy.bundles.code import LANGUAGES, programs
 from emca_deploy.bundles.contents import Contents, collect
 from emca_deploy.bundles.opened import SUMS, checksums, open_bundle
 from emca_deploy.bundles.package import PACKAGE, PackageFacts, package_json
 from emca_deploy.data.files import read_text
 from emca_deploy.data.label_files import names_in_order, read_class_map
-from emca_deploy.errors import InputError, OutputError
+from emca_deploy.errors import InputError, OutputError, UnknownNameError
 from emca_deploy.reporting.card import card_of
 from emca_deploy.results.bundle import BundleReport, BundleVariant
 
@@ -36,6 +37,7 @@ class BundleRequest:
         name: name of the model; None takes that of the deployment or the architecture.
         labels: file with the names of the classes, as `validate --class-map` takes it.
         licence: licence of the checkpoint: a name such as "Apache-2.0", or a text file.
+        code: languages of the programs that classify images with it: "python" and "cpp".
     """
 
     sources: tuple[Path, ...]
@@ -43,6 +45,7 @@ class BundleRequest:
     name: str | None = None
     labels: Path | None = None
     licence: str | None = None
+    code: tuple[str, ...] = ()
 
 
 def bundle(request: BundleRequest, stage: Stage = silent) -> BundleReport:
@@ -53,6 +56,9 @@ def bundle(request: BundleRequest, stage: Stage = silent) -> BundleReport:
         InputError: a file is missing or cannot be read.
         OutputError: the bundle cannot be written.
     """
+    for language in request.code:
+        if language not in LANGUAGES:
+            raise UnknownNameError.of("--code", language, LANGUAGES, f"languages: {', '.join(LANGUAGES)}")
     with stage("reading artifacts"):
         contents = collect(request.sources)
     classes = _classes(request.labels, contents.num_classes)
@@ -70,6 +76,8 @@ def bundle(request: BundleRequest, stage: Stage = silent) -> BundleReport:
         written[LABELS] = "".join(f"{each}\n" for each in classes)
     if text:
         written[LICENCE] = text
+    if request.code:
+        written |= programs(contents, classes, request.code)
     with stage("writing the bundle"), hidden_folder(request.output.absolute().parent) as place:
         _write(request.output, _with_texts(contents.files, written, place), place)
     with stage("verifying"):
@@ -108,6 +116,7 @@ def _with_texts(files: Mapping[str, Path], texts: Mapping[str, str], place: Path
     found = dict(files)
     for name, text in texts.items():
         found[name] = place / name
+        found[name].parent.mkdir(parents=True, exist_ok=True)
         found[name].write_text(text, encoding="utf-8")
     sums = place / SUMS
     sums.write_bytes(checksums({name: sha256_file(path) for name, path in found.items()}))

@@ -17,9 +17,16 @@ __all__ = ["command"]
 @option("--name", unset="the deployment's title, or the architecture", help="Name of the model.")
 @option("--labels", type=INPUT, metavar="FILE", show_default=False, help="Names of the classes, one in each line.")
 @option("--licence", metavar="NAME|FILE", show_default=False, help="Licence of the checkpoint.")
+@option("--code", metavar="LANGUAGES", show_default=False, help="Add programs that classify images: python, cpp, or both.")
 @json_option
 def command(
-    sources: tuple[Path, ...], output: Path, name: str | None, labels: Path | None, licence: str | None, as_json: bool
+    sources: tuple[Path, ...],
+    output: Path,
+    name: str | None,
+    labels: Path | None,
+    licence: str | None,
+    code: str | None,
+    as_json: bool,
 ) -> None:
     """Put the artifacts of a deployment, or single MODELs, into one file or folder to hand over.
 
@@ -31,12 +38,13 @@ def command(
     Examples:
       emca-deploy bundle out -o model.emca --labels labels.txt \\
           --licence Apache-2.0
-      emca-deploy bundle model.int8.onnx -o bundle
+      emca-deploy bundle model.int8.onnx -o bundle --code python,cpp
     """
     from emca_deploy.api.bundle import BundleRequest, bundle
     from emca_deploy.reporting.bundle import print_bundle
 
+    languages = tuple(part.strip() for part in code.split(",")) if code else ()
     with stages() as stage:
-        report = bundle(BundleRequest(sources, output, name, labels, licence), stage)
+        report = bundle(BundleRequest(sources, output, name, labels, licence, languages), stage)
     tell(notes=report.notes)
     show(report, as_json, lambda: print_bundle(report, table_console()))
