@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from emca_deploy.api.history import add_history, history
     from emca_deploy.api.images import read_preprocessing
     from emca_deploy.api.layers import LayersRequest, layers
+    from emca_deploy.api.load_bundle import Classified, LoadedBundle, load_bundle
     from emca_deploy.api.models import ModelsReport, models
     from emca_deploy.api.plan import PlanReport, plan
     from emca_deploy.api.profile import profile
@@ -44,6 +45,7 @@ __all__ = [
     "BundleRequest",
     "CalibrateReport",
     "CalibrateRequest",
+    "Classified",
     "DeployRequest",
     "DoctorReport",
     "ExportReport",
@@ -51,6 +53,7 @@ __all__ = [
     "GateRequest",
     "Labelling",
     "LayersRequest",
+    "LoadedBundle",
     "ModelsReport",
     "PlanReport",
     "Preprocessing",
@@ -81,6 +84,7 @@ __all__ = [
     "history",
     "inspect_bundle",
     "layers",
+    "load_bundle",
     "load_checkpoint",
     "models",
     "plan",
@@ -109,6 +113,7 @@ _PLACES = {
     "api.history": ("add_history", "history"),
     "api.images": ("read_preprocessing",),
     "api.layers": ("LayersRequest", "layers"),
+    "api.load_bundle": ("Classified", "LoadedBundle", "load_bundle"),
     "api.models": ("ModelsReport", "models"),
     "api.plan": ("PlanReport", "plan"),
     "api.profile": ("profile",),

@@ -26,6 +26,7 @@ __all__ = [
     "atomic_write",
     "manifest_path",
     "read_manifest",
+    "remember_sha256",
     "sha256_file",
     "this_command",
     "write_artifact",
@@ -157,6 +158,13 @@ def sha256_file(path: Path) -> str:
     found = digest.hexdigest()
     _digests.put(path, stamp, found)
     return found
+
+
+def remember_sha256(path: Path, digest: str) -> None:
+    """Remember the sha256 of a file that was just written, so that `sha256_file` does not read it again."""
+    stamp = set_apart(path)
+    if stamp is not None:
+        _digests.put(path, stamp, digest, apart=True)
 
 
 _digests: Remembered[str] = Remembered()

@@ -43,6 +43,7 @@ COMMANDS: dict[str, str] = {
     "bundle": "Put a deployment into one file or folder to hand over.",
     "inspect": "Show what a bundle holds.",
     "verify": "Compare every byte of a bundle with its checksums.",
+    "run": "Run the best variant of a bundle on images.",
     "devices": "List named machines, and examine what each can do.",
     "doctor": "Show what this machine can do, and what to fix on it.",
     "completion": "Print a script that makes a shell complete commands.",

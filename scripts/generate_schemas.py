@@ -16,6 +16,7 @@ from emca_deploy.results.history import HistoryReport
 from emca_deploy.results.latency import CompareReport, ProfileReport
 from emca_deploy.results.layers import LayersReport
 from emca_deploy.results.requirements import RequirementsReport
+from emca_deploy.results.run import ImageAnswer
 from emca_deploy.results.sensitivity import SensitivityReport
 from emca_deploy.results.sweep import CellResult, SweepReport
 from emca_deploy.results.sweep_choice import SweepDocument
@@ -39,6 +40,7 @@ SCHEMAS: dict[str, Any] = {
     "fleet": FleetReport,
     "report": SweepDocument,
     "bundle": BundleReport,
+    "run": ImageAnswer,
 }
 """Name of the command, and of the task where a command has several documents -> the record that it prints."""
 

@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from emca_deploy._progress import Stage, silent
@@ -79,9 +79,7 @@ def bundle(request: BundleRequest, stage: Stage = silent) -> BundleReport:
     if request.code:
         written |= programs(contents, classes, request.code)
     with stage("writing the bundle"), hidden_folder(request.output.absolute().parent) as place:
-        _write(request.output, _with_texts(contents.files, written, place), place)
-    with stage("verifying"):
-        return inspect_bundle(request.output)
+        return _write(request.output, _with_texts(contents.files, written, place), place)
 
 
 def _json(document: Mapping[str, object]) -> str:
@@ -123,18 +121,22 @@ def _with_texts(files: Mapping[str, Path], texts: Mapping[str, str], place: Path
     return {**found, SUMS: sums}
 
 
-def _write(output: Path, files: Mapping[str, Path], place: Path) -> None:
+def _write(output: Path, files: Mapping[str, Path], place: Path) -> BundleReport:
+    """Write the bundle, and return what it holds; one that does not fit its checksums is not left there."""
     if output.suffix.lower() == ARCHIVE:
-        with atomic_write(output) as temporary, temporary.open("wb") as stream:
-            write_archive(stream, files)
-        return
+        with atomic_write(output) as temporary:
+            with temporary.open("wb") as stream:
+                write_archive(stream, files)
+            return replace(inspect_bundle(temporary), path=output)
     if output.exists():
         raise OutputError(f"{output}: exists", f"name a new folder, or a file that ends with {ARCHIVE}")
     folder = place / "bundle"
     for name, path in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, folder / name)
+    report = inspect_bundle(folder)
     folder.rename(output)
+    return replace(report, path=output)
 
 
 def inspect_bundle(path: Path | str) -> BundleReport:

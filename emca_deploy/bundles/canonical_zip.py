@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 from emca_deploy.errors import BundleError, InputError
 
-__all__ = ["MOST_FILES", "Stored", "check_name", "damaged", "read_archive", "write_archive"]
+__all__ = ["MOST_FILES", "Archive", "Stored", "check_name", "damaged", "read_archive", "write_archive"]
 
 MOST_FILES = 10_000
 LARGEST = 2**32 - 1
@@ -65,6 +65,27 @@ class Stored:
     size: int
 
 
+@dataclass(frozen=True)
+class Archive:
+    """An archive that was read: its files by name, and its own sha256 in hex."""
+
+    files: dict[str, Stored]
+    sha256: str
+
+
+class _Hashed:
+    """A stream whose bytes are hashed as they are read, so that an archive is read once."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.sha256, self.position, self._stream = hashlib.sha256(), 0, stream
+
+    def read(self, size: int) -> bytes:
+        piece = self._stream.read(size)
+        self.sha256.update(piece)
+        self.position += len(piece)
+        return piece
+
+
 def check_name(name: str) -> str:
     """Return a name that every system can unpack: letters, digits and ._+- in folders, nothing hidden, nothing outside.
 
@@ -80,35 +101,34 @@ def check_name(name: str) -> str:
 
 
 def write_archive(output: BinaryIO, files: Mapping[str, Path]) -> None:
-    """Write the archive of these files by name.
+    """Write the archive of these files by name to a stream that can seek; each file is read once.
 
     Raises:
         BundleError: a name is not allowed, or there are too many bytes.
         InputError: a file cannot be read.
     """
-    members, offset, offsets = [], 0, []
+    members, offsets = [], []
     for name in sorted(files):
-        member = _member(check_name(name), files[name])
-        offsets.append(offset)
-        members.append(member)
-        offset += len(member.header()) + member.size
-        if offset > LARGEST:
-            raise BundleError("a bundle holds 4 GiB at most", "leave a model out, or bundle into a folder")
-        output.write(member.header())
-        written = 0
-        for piece in _pieces(files[name]):
-            output.write(piece)
-            written += len(piece)
-        if written != member.size:
-            raise InputError(f"{files[name]}: changed while it was read", "wait until nothing writes it, and bundle again")
-    output.write(_directory(members, offsets, offset))
+        offsets.append(output.tell())
+        members.append(_write_member(output, check_name(name), files[name]))
+    output.write(_directory(members, offsets, output.tell()))
 
 
-def _member(name: str, path: Path) -> _Member:
-    size = crc = 0
+def _write_member(output: BinaryIO, name: str, path: Path) -> _Member:
+    """Write a file behind a gap for its header, then the header, which needs the CRC-32."""
+    start, size, crc = output.tell(), 0, 0
+    first = start + len(_Member(name, 0, 0).header())
+    output.seek(first)
     for piece in _pieces(path):
         size, crc = size + len(piece), zlib.crc32(piece, crc)
-    return _Member(name, size, crc)
+        if first + size > LARGEST:
+            raise BundleError("a bundle holds 4 GiB at most", "leave a model out, or bundle into a folder")
+        output.write(piece)
+    member = _Member(name, size, crc)
+    output.seek(start)
+    output.write(member.header())
+    output.seek(first + size)
+    return member
 
 
 def _pieces(path: Path) -> Iterator[bytes]:
@@ -147,29 +167,33 @@ def _members_of(path: Path) -> tuple[_Member, ...]:
     return tuple(_Member(check_name(info.filename), info.file_size, info.CRC) for info in found)
 
 
-def read_archive(path: Path) -> dict[str, Stored]:
-    """Return the files of a canonical archive by name, after comparing every byte outside them.
+def read_archive(path: Path) -> Archive:
+    """Return a canonical archive, after comparing every byte outside its files; it is read once.
 
     Raises:
         BundleError: the archive is damaged or not canonical.
         InputError: it cannot be read.
     """
     members, found, offsets = _members_of(path), dict[str, Stored](), []
-    with path.open("rb") as stream:
-        for member in members:
-            offsets.append(stream.tell())
-            header = member.header()
-            if stream.read(len(header)) != header:
-                raise damaged(path, f"the header of {member.name} is not the one of a bundle")
-            start = stream.tell()
-            found[member.name] = Stored(_digest(stream, member, path), start, member.size)
-        rest = _directory(members, offsets, stream.tell())
-        if stream.read(len(rest) + 1) != rest:
-            raise damaged(path, "its directory is not the one of a bundle")
-    return found
+    try:
+        with path.open("rb") as opened:
+            stream = _Hashed(opened)
+            for member in members:
+                offsets.append(stream.position)
+                header = member.header()
+                if stream.read(len(header)) != header:
+                    raise damaged(path, f"the header of {member.name} is not the one of a bundle")
+                start = stream.position
+                found[member.name] = Stored(_digest(stream, member, path), start, member.size)
+            rest = _directory(members, offsets, stream.position)
+            if stream.read(len(rest) + 1) != rest:
+                raise damaged(path, "its directory is not the one of a bundle")
+    except OSError as exc:
+        raise InputError(f"{path}: cannot be read: {exc.strerror}", "check the path and its permissions") from exc
+    return Archive(found, stream.sha256.hexdigest())
 
 
-def _digest(stream: BinaryIO, member: _Member, path: Path) -> str:
+def _digest(stream: _Hashed, member: _Member, path: Path) -> str:
     digest, crc, left = hashlib.sha256(), 0, member.size
     while left and (piece := stream.read(min(left, _PIECE))):
         digest.update(piece)

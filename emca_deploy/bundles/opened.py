@@ -3,11 +3,11 @@
 import hashlib
 import json
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from emca_deploy.artifacts import sha256_file
+from emca_deploy.artifacts import remember_sha256, sha256_file
 from emca_deploy.bundles.canonical_zip import MOST_FILES, Stored, check_name, damaged, read_archive
 from emca_deploy.bundles.package import PACKAGE, package_of
 from emca_deploy.errors import InputError
@@ -17,6 +17,8 @@ __all__ = ["SUMS", "OpenedBundle", "checksums", "open_bundle"]
 
 SUMS = "SHA256SUMS"
 """List of the checksums of all other files; `sha256sum --check SHA256SUMS` compares an unpacked bundle with it."""
+
+_PIECE = 1 << 20
 
 LARGEST_TEXT = 1 << 26
 """Largest JSON or text file that is read from a bundle, in bytes."""
@@ -35,11 +37,13 @@ class OpenedBundle:
         path: Folder or archive.
         files: The files by name, but the list of checksums.
         digest: sha256 of the list of checksums.
+        sha256: sha256 of the archive; None for a folder.
     """
 
     path: Path
     files: Mapping[str, Stored]
     digest: str
+    sha256: str | None
 
     def text(self, name: str) -> str:
         """Return a text file.
@@ -51,9 +55,25 @@ class OpenedBundle:
         if name not in self.files:
             raise damaged(self.path, f"{name} is missing")
         try:
-            return _bytes(self.path, name, self.files[name]).decode()
+            return b"".join(_small(self.path, name, self.files[name])).decode()
         except UnicodeDecodeError as exc:
             raise damaged(self.path, f"{name} is not text") from exc
+
+    def copy(self, folder: str, place: Path) -> None:
+        """Copy the files of one of its folders to `place`, and compare every byte again: the copies are what was verified.
+
+        Raises:
+            BundleError: a file has changed since the bundle was opened.
+            InputError: a file cannot be read.
+        """
+        for name, file in self.files.items():
+            if not name.startswith(f"{folder}/"):
+                continue
+            target = place / name[len(folder) + 1 :]
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("wb") as stream:
+                stream.writelines(_compared(self.path, name, file))
+            remember_sha256(target, file.sha256)
 
     def report(self) -> BundleReport:
         """Return what the bundle holds.
@@ -72,7 +92,7 @@ class OpenedBundle:
         return BundleReport(
             path=self.path,
             digest=self.digest,
-            sha256=sha256_file(self.path) if self.path.is_file() else None,
+            sha256=self.sha256,
             name=found.name,
             variants=found.variants,
             preprocessing=found.preprocessing,
@@ -92,9 +112,10 @@ def open_bundle(path: Path) -> OpenedBundle:
         InputError: it does not exist or cannot be read.
     """
     if path.is_dir():
-        files = _in_folder(path)
+        files, whole = _in_folder(path), None
     elif path.is_file():
-        files = read_archive(path)
+        archive = read_archive(path)
+        files, whole = archive.files, archive.sha256
     else:
         raise InputError(f"{path}: no such file or folder", "name a bundle: an .emca file, or its unpacked folder")
     if SUMS not in files:
@@ -102,25 +123,36 @@ def open_bundle(path: Path) -> OpenedBundle:
     sums = files.pop(SUMS)
     digests = {name: each.sha256 for name, each in files.items()}
     if hashlib.sha256(checksums(digests)).hexdigest() != sums.sha256:
-        raise damaged(path, _difference(digests, _bytes(path, SUMS, sums)))
-    return OpenedBundle(path, files, sums.sha256)
+        raise damaged(path, _difference(digests, b"".join(_small(path, SUMS, sums))))
+    return OpenedBundle(path, files, sums.sha256, whole)
 
 
-def _bytes(path: Path, name: str, file: Stored) -> bytes:
-    """Return a file of a bundle that is small enough.
-
-    Raises:
-        BundleError: it is too large.
-        InputError: it cannot be read.
-    """
+def _small(path: Path, name: str, file: Stored) -> Iterator[bytes]:
+    """Yield the bytes of a file that must be small, as `_compared` does."""
     if file.size > LARGEST_TEXT:
         raise damaged(path, f"{name} is too large")
+    return _compared(path, name, file)
+
+
+def _compared(path: Path, name: str, file: Stored) -> Iterator[bytes]:
+    """Yield the bytes of a file of a bundle, in pieces; the last step compares them with its sha256.
+
+    Raises:
+        BundleError: they have changed since the bundle was opened.
+        InputError: they cannot be read.
+    """
+    digest, left = hashlib.sha256(), file.size
     try:
         with (path / name if path.is_dir() else path).open("rb") as stream:
             stream.seek(file.offset)
-            return stream.read(file.size)
+            while left and (piece := stream.read(min(left, _PIECE))):
+                digest.update(piece)
+                left -= len(piece)
+                yield piece
     except OSError as exc:
         raise InputError(f"{path}: cannot be read: {exc.strerror}", "check the path and its permissions") from exc
+    if digest.hexdigest() != file.sha256:
+        raise damaged(path, f"{name} has changed while it was read")
 
 
 def _in_folder(path: Path) -> dict[str, Stored]:

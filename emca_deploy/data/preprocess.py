@@ -16,7 +16,7 @@ from emca_deploy.preprocessing import MAX_PIXELS, Preprocessing, sides
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["IMAGE_SUFFIXES", "Placement", "decode", "decoded_size", "normalize", "to_pixels", "to_rgb"]
+__all__ = ["IMAGE_SUFFIXES", "Placement", "decode", "decoded_size", "normalize", "to_pixels", "to_rgb", "upright"]
 
 IMAGE_SUFFIXES = frozenset(
     (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
@@ -41,15 +41,12 @@ def decode(stream: BinaryIO, name: str, exif: str = "ignore") -> "Image":
     Raises:
         DataError: it is not an image, is damaged or truncated, or has more than `MAX_PIXELS` pixels.
     """
-    from PIL import ImageOps, UnidentifiedImageError
+    from PIL import UnidentifiedImageError
 
     try:
         image = _open(stream, name)
         image.load()
-        if exif == "apply":
-            with suppress(Exception):  # damaged EXIF: other readers show the pixels as they are stored
-                image = ImageOps.exif_transpose(image)
-        return to_rgb(image)
+        return upright(image, exif)
     except DataError:
         raise
     except Exception as exc:  # Pillow's decoders raise nearly anything on damaged input, struct.error and IndexError too
@@ -57,6 +54,20 @@ def decode(stream: BinaryIO, name: str, exif: str = "ignore") -> "Image":
         if isinstance(exc, UnidentifiedImageError):  # its own text is the address of the stream object
             reason = f"not an image in any of {', '.join(FORMATS)}"
         raise DataError(f"{name}: cannot be decoded: {reason}", "replace or remove the image") from exc
+
+
+def upright(image: "Image", exif: str) -> "Image":
+    """Return an image in RGB; `exif` is as in `decode`.
+
+    Raises:
+        ValueError: floating point or 32-bit integer pixels, which have no defined range.
+    """
+    from PIL import ImageOps
+
+    if exif == "apply":
+        with suppress(Exception):  # damaged EXIF: other readers show the pixels as they are stored
+            image = ImageOps.exif_transpose(image)
+    return to_rgb(image)
 
 
 def decoded_size(stream: BinaryIO, name: str, exif: str = "ignore") -> tuple[int, int]:

@@ -72,6 +72,7 @@ REFUSED: dict[str, list[tuple[str, int]]] = {
     "bundle": [("none -o x.emca", 2), ("net.onnx -o x.emca", 2), ("text.json -o x.emca", 2)],
     "inspect": [("none", 2), ("text.json", 2), (".", 2)],
     "verify": [("none", 2), ("text.json", 2), (".", 2)],
+    "run": [("none x.png", 2), ("text.json x.png", 2), ("text.json text.json", 2), (". text.json", 2)],
     "devices": [("check none", 2), ("add x y z", 2), ("ad", 2), ("remove none", 2)],
     "doctor": [("--no", 2)],
     "completion": [("nosuch", 2)],

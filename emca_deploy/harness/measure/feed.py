@@ -1,6 +1,6 @@
 """Runs a data set through the model inside a worker, and sends its answers back batch by batch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter_ns
@@ -17,7 +17,7 @@ from emca_deploy.harness.spec import LoadedModel
 from emca_deploy.tasks.registry import TASKS
 from emca_deploy.tasks.task import Arrays, Batch
 
-__all__ = ["Wanted", "feed", "image_names"]
+__all__ = ["Part", "Wanted", "answered", "feed", "image_names"]
 
 FEWEST_THREADS = 2
 MOST_NAME_CHARACTERS = 1 << 23
@@ -58,30 +58,53 @@ def feed(name: str, runner: LoadedModel, wanted: Wanted, send: Send, artifact: P
         ModelError: an output of the model cannot be what it should.
     """
     source = open_source(wanted.source, wanted.preprocessing, images=wanted.images)
-    task = TASKS[runner.task]
-    host_part = task.host_part(name, artifact, runner.input, runner.output)
     limit = len(source) if wanted.limit is None else wanted.limit
     indices = choose_indices(len(source), limit, source.labels)
     if wanted.decoded is not None and not source.finished:
         source = Decoded(source, wanted.decoded, indices)
-    fixed = runner.input.shape[0]
-    batch_size = fixed if isinstance(fixed, int) else wanted.batch_size
     start_ns, infer_ns, done = perf_counter_ns(), 0, wanted.start
-    # Decoding an image takes one thread, and idle threads sleep.
-    threads = max(FEWEST_THREADS, cpu_info().logical_cores)
-    for images, _ in source.batches(batch_size, indices[done:], threads=threads):
-        infer_start_ns = perf_counter_ns()
-        main = runner.infer(_padded(images, fixed))[: len(images)]
-        infer_ns += perf_counter_ns() - infer_start_ns
-        places = indices[done : done + len(images)]
-        outputs = runner.answers() if host_part is None else host_part(runner.answers())
-        arrays = task.record(Batch(name, main, runner.softmax, outputs, source, places))
-        done += len(images)
-        send({"done": done, "total": len(indices)}, arrays)
+    for part in answered(name, runner, source, indices[done:], wanted.batch_size, artifact):
+        infer_ns += part.infer_ns
+        done += len(part.indices)
+        send({"done": done, "total": len(indices)}, part.arrays)
     seconds = (perf_counter_ns() - start_ns) / 1e9
     labels = None if source.labels is None else np.asarray(source.labels[indices], np.int64)
     summary = {"seconds": seconds, "infer_seconds": infer_ns / 1e9, **image_names(source, indices)}
     send({"done": done, "total": len(indices), "summary": summary}, None if labels is None else {"labels": labels})
+
+
+@dataclass(frozen=True)
+class Part:
+    """The answers for one batch, by the images' indices in the data set, and the time of the call in ns."""
+
+    indices: Sequence[int]
+    arrays: Arrays
+    infer_ns: int
+
+
+def answered(
+    name: str, runner: LoadedModel, source: ImageSource, indices: Sequence[int], batch_size: int, artifact: Path
+) -> Iterator[Part]:
+    """Yield the answers of an open runner for images of a source, batch by batch; the next images are decoded meanwhile.
+
+    Raises:
+        DataError: an image cannot be read.
+        InputError: the images do not fit the model.
+        ModelError: an output of the model cannot be what it should.
+    """
+    task = TASKS[runner.task]
+    host_part = task.host_part(name, artifact, runner.input, runner.output)
+    fixed, done = runner.input.shape[0], 0
+    # Decoding an image takes one thread, and idle threads sleep.
+    threads = max(FEWEST_THREADS, cpu_info().logical_cores)
+    for images, _ in source.batches(fixed if isinstance(fixed, int) else batch_size, indices, threads=threads):
+        start_ns = perf_counter_ns()
+        main = runner.infer(_padded(images, fixed))[: len(images)]
+        infer_ns = perf_counter_ns() - start_ns
+        places = indices[done : done + len(images)]
+        outputs = runner.answers() if host_part is None else host_part(runner.answers())
+        done += len(images)
+        yield Part(places, task.record(Batch(name, main, runner.softmax, outputs, source, places)), infer_ns)
 
 
 def image_names(source: ImageSource, indices: list[int]) -> dict[str, Any]:
