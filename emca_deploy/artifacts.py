@@ -73,6 +73,8 @@ class Manifest:
         details: other facts (threads, machine, parity, layer counts).
         settings: fastest runtime settings that `tune` found, one record per backend, scenario and batch; left out of the JSON
             if there are none.
+        temperature: number to divide the logits by before the softmax, from `validate --fit-temperature`; left out of the JSON if
+            there is none.
     """
 
     kind: Literal["onnx", "engine"]
@@ -89,6 +91,7 @@ class Manifest:
     manifest_version: int = version(MANIFEST_VERSION)
     emca_deploy: str = __version__
     settings: tuple[dict[str, Any], ...] = left_out(())
+    temperature: float | None = left_out(None)
 
     @property
     def network(self) -> Preprocessing | None:

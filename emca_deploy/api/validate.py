@@ -7,7 +7,7 @@ from typing import ClassVar, Protocol
 
 from emca_deploy._progress import Progress, Stage, silent
 from emca_deploy.api.images import image_notes, image_warnings
-from emca_deploy.artifacts import TensorSpec, read_manifest
+from emca_deploy.artifacts import TensorSpec, manifest_path, read_manifest, write_json
 from emca_deploy.backends.records import DEFAULT
 from emca_deploy.backends.registry import CHECKPOINTS
 from emca_deploy.data.choosing import InputFacts, file_facts, preprocessing_of_file
@@ -19,6 +19,8 @@ from emca_deploy.harness.accuracy.logits_store import partial_path
 from emca_deploy.onnx_file.file import OnnxFile
 from emca_deploy.preprocessing import Labelling, Preprocessing, PreprocessingOptions, model_io
 from emca_deploy.requests import LogitsRequest, TaskName
+from emca_deploy.results.accuracy import AccuracyReport, TemperatureFit
+from emca_deploy.results.codec import to_json
 from emca_deploy.results.gate import Verdict
 from emca_deploy.targets.base import ChoosePreprocessing, Validated
 from emca_deploy.targets.named_artifacts import split_artifact
@@ -43,6 +45,7 @@ class ValidateRequest:
         batch: images per call.
         logits: .npz file for the artifact's logits, from which an interrupted run continues.
         reference_logits: .npz file for the reference's logits.
+        fit_temperature: whether to fit a temperature to the reference's probabilities, and keep it in the artifact's manifest.
         flips: .csv or .json file for all images whose predicted class differs, or all lost and gained detections.
         output_name: output with the logits, if the model has several.
         preprocessing: known facts about the preprocessing; the manifest has the rest.
@@ -64,6 +67,7 @@ class ValidateRequest:
     logits: Path | None = None
     reference_logits: Path | None = None
     flips: Path | None = None
+    fit_temperature: bool = False
     power_mode: str | None = None
     untuned: bool = False
     output_name: str | None = None
@@ -134,6 +138,8 @@ def validate(request: ValidateRequest, stage: Stage = silent, runs: Runs | None 
     images.check_overlap(_calibrated(run.path), measured.own)
     warnings = (*report.warnings, *images.warnings)
     report = replace(report, images_per_s=measured.own.images_per_s, warnings=warnings)
+    if isinstance(report, AccuracyReport) and report.temperature is not None:
+        run.notes.append(_keep_temperature(run.path, report.temperature))
     verdict = None if request.max_drop is None else images.judge(report, request.max_drop)
     unwritten = None
     if flips is not None:
@@ -152,10 +158,31 @@ def kept_logits(request: ValidateRequest) -> tuple[Path, ...]:
 
 def _check(request: ValidateRequest) -> None:
     """Refuse options that require a reference without one."""
-    needs = {"--max-drop": request.max_drop, "--flips": request.flips, "--reference-logits": request.reference_logits}
+    needs = {
+        "--max-drop": request.max_drop,
+        "--flips": request.flips,
+        "--fit-temperature": request.fit_temperature or None,
+        "--reference-logits": request.reference_logits,
+    }
     for option, value in needs.items():
         if value is not None and request.reference is None:
             raise InputError(f"{option} requires a model to compare with", "name the fp32 model with --reference")
+
+
+def _keep_temperature(path: Path, fitted: TemperatureFit) -> str:
+    """Write a temperature into the manifest of an artifact, if it has one, and return a note about it.
+
+    Raises:
+        OutputError: the manifest cannot be written.
+    """
+    manifest = read_manifest(path, verify=False)
+    if manifest is None:
+        return f"{path}: has no manifest to keep the temperature in"
+    kept = None if fitted.temperature == 1 else fitted.temperature
+    write_json(manifest_path(path), to_json(replace(manifest, temperature=kept)))
+    if kept is None:
+        return f"{path}: no temperature brings its probabilities nearer to the reference's, so the manifest has none"
+    return f"{manifest_path(path)}: has the temperature {kept:.4f} now"
 
 
 def _task(request: ValidateRequest, path: Path) -> TaskName:
@@ -182,9 +209,12 @@ class _Run:
         self.path = Path(split_artifact(request.artifact)[1])
         open_target(request.target)  # an unknown name is refused before the artifact is read
         self._task = _task(request, self.path)
+        if request.fit_temperature and self._task != "classification":
+            raise InputError(f"{self.path}: is no classifier, so --fit-temperature has no probabilities to fit", "leave it out")
         wishes = Wishes(
-            request.artifact, request.data, request.reference, request.max_drop, request.annotations, request.labelling
-        )
+            request.artifact, request.data, request.reference, request.max_drop, request.annotations, request.labelling,
+            request.fit_temperature,
+        )  # fmt: skip
         self.images = EVALUATIONS[self._task](wishes)
         self._wanted, self._stage = request, stage
 

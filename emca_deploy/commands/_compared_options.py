@@ -33,6 +33,11 @@ _COMPARED = (
     ),
     option("--reference-logits", type=OUTPUT, metavar="FILE.npz", help="Keep MODEL's answers in this file."),
     option(
+        "--fit-temperature",
+        is_flag=True,
+        help="Fit the number to divide the logits by, so that the probabilities mean what MODEL's do; kept in the manifest.",
+    ),
+    option(
         "--flips",
         type=OUTPUT,
         metavar="FILE.csv|.json",
@@ -42,7 +47,7 @@ _COMPARED = (
 
 
 def compared_options(function: F) -> F:
-    """Add --reference, its backend, and the files of answers and differences."""
+    """Add --reference, its backend, the temperature, and the files of answers and differences."""
     for add in reversed(_COMPARED):
         function = add(function)
     return function

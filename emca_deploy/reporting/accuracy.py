@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from emca_deploy.reporting.formats import fixed, interval, plain, significant
 from emca_deploy.reporting.output import say, show_table
-from emca_deploy.results.accuracy import AccuracyReport, ClassAccuracy, Flip, ReferenceComparison
+from emca_deploy.results.accuracy import AccuracyReport, ClassAccuracy, Flip, ReferenceComparison, TemperatureFit
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,6 +22,8 @@ def print_accuracy(report: AccuracyReport, console: "Console") -> None:
     _print_side(report, console)
     if report.reference is not None:
         _print_reference(report.reference, console)
+    if report.temperature is not None:
+        _print_temperature(report.temperature, console)
     if report.per_class:
         _print_classes(report.per_class, console)
     names = {entry.label: entry.name for entry in report.per_class or ()}
@@ -56,6 +58,17 @@ def _print_reference(reference: ReferenceComparison, console: "Console") -> None
         both = flips.total - flips.lost - flips.won
         kinds = f"right to wrong {flips.lost:,}, wrong to right {flips.won:,}, wrong to wrong {both:,}"
         say(console, f"  flips {flips.total:,}: {kinds}")
+
+
+def _print_temperature(fit: TemperatureFit, console: "Console") -> None:
+    changed = f"divergence {significant(fit.divergence_before)} to {significant(fit.divergence_after)} nats"
+    say(console, f"  temperature {fixed(fit.temperature, 4)}: {changed}, on {fit.judged_images:,} images it was not fitted on")
+    if fit.ece_before is not None and fit.ece_after is not None and fit.ece_reference is not None:
+        ends = "" if fit.ece_difference_ci95 is None else f" (difference, 95%: {interval(fit.ece_difference_ci95)})"
+        say(
+            console,
+            f"  ECE {fixed(fit.ece_before)}% to {fixed(fit.ece_after)}%, the reference's {fixed(fit.ece_reference)}%{ends}",
+        )
 
 
 def _sqnr(reference: ReferenceComparison) -> str:

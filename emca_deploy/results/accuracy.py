@@ -6,6 +6,7 @@ from emca_deploy.results.codec import left_out, version
 
 __all__ = [
     "SCHEMA_VERSION", "AccuracyReport", "ClassAccuracy", "ConfidenceBin", "Confusion", "Flip", "Flips", "ReferenceComparison",
+    "TemperatureFit",
 ]  # fmt: skip
 
 SCHEMA_VERSION = 1
@@ -129,6 +130,33 @@ class ReferenceComparison:
 
 
 @dataclass(frozen=True)
+class TemperatureFit:
+    """A temperature that was fitted on every second image, and what it changes on the others.
+
+    Attributes:
+        temperature: Number to divide the logits by; 1 where none brings the probabilities nearer to the reference's.
+        fitted_images: Number of images that it was fitted on.
+        judged_images: Number of images that the other fields were measured on.
+        divergence_before: Mean Kullback-Leibler divergence of the probabilities from the reference's, nats.
+        divergence_after: The same with the temperature.
+        ece_before: Expected calibration error of the candidate, percent; None without labels.
+        ece_after: The same with the temperature.
+        ece_reference: Expected calibration error of the reference.
+        ece_difference_ci95: 95% interval of `ece_after` minus `ece_reference`, from images drawn again.
+    """
+
+    temperature: float
+    fitted_images: int
+    judged_images: int
+    divergence_before: float
+    divergence_after: float
+    ece_before: float | None = None
+    ece_after: float | None = None
+    ece_reference: float | None = None
+    ece_difference_ci95: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
 class AccuracyReport:
     """The output of `validate --json`; accuracies in percent, None without labels. Older files lack the fields with a default.
 
@@ -144,6 +172,7 @@ class AccuracyReport:
         warnings: Possible faults of the labels or images, a line each.
         class_order: Order of class folders with numbers as names, "number" or "string", where no option set it.
         reliability: Bins of the ECE that have images, in order; empty without labels.
+        temperature: Temperature that `--fit-temperature` found; None where it was not requested.
     """
 
     artifact: str
@@ -162,3 +191,4 @@ class AccuracyReport:
     warnings: tuple[str, ...] = ()
     class_order: str | None = None
     reliability: tuple[ConfidenceBin, ...] = left_out(())
+    temperature: TemperatureFit | None = left_out(None)

@@ -9,7 +9,7 @@ from emca_deploy.arrays import Float32Array, Float64Array, Int64Array
 from emca_deploy.results.accuracy import ConfidenceBin
 from emca_deploy.tasks.logits import predicted, row_slices
 
-__all__ = ["BINS", "Confidence", "confidence_of", "expected_calibration_error", "reliability_of"]
+__all__ = ["BINS", "Confidence", "confidence_of", "expected_calibration_error", "log_probabilities", "reliability_of"]
 
 BINS = 15
 """Number of bins of equal width over [0, 1], as in Guo et al. (2017)."""
@@ -88,6 +88,15 @@ def reliability_of(confidence: Float64Array, correct: npt.NDArray[np.bool_], bin
 
 def _bin_of(confidence: Float64Array, bins: int) -> Int64Array:
     return np.asarray(np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1))
+
+
+def log_probabilities(logits: Float32Array) -> Float64Array:
+    """Return the logs of the probabilities, (N, classes) float64; see `confidence_of`.
+
+    Args:
+        logits: Finite logits or probabilities, (N, classes) float32, N >= 1.
+    """
+    return _log_probabilities(logits, _are_probabilities(logits))
 
 
 def _are_probabilities(logits: Float32Array) -> bool:

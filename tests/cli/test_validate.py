@@ -1,11 +1,13 @@
 import csv
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from emca_deploy.artifacts import read_manifest
 from emca_deploy.cli import run
 
 FAKE = "fake:classes=3"
@@ -263,3 +265,30 @@ def test_bad_input_is_two_lines_and_a_code(arguments, code, said, labelled, flat
     assert said in err
     assert out == ""
     assert "Traceback" not in err
+
+
+@pytest.fixture
+def many(tmp_path):
+    """A folder with two classes of sixty small images each."""
+    rng = np.random.default_rng(1)
+    for name in ("ant", "bee"):
+        (tmp_path / "many" / name).mkdir(parents=True)
+        for index in range(60):
+            Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)).save(tmp_path / "many" / name / f"{index}.png")
+    return tmp_path / "many"
+
+
+def test_a_fitted_temperature_is_reported_and_kept_in_the_manifest(many, own, capsys):
+    before = read_manifest(own)
+    arguments = (own, "--data", many, "--reference", "fake:classes=3", "--fit-temperature", "--json")
+    assert validate(*arguments) == 0
+    found = json.loads(capsys.readouterr().out)["temperature"]
+    assert found["fitted_images"] == found["judged_images"] == 60
+    after = read_manifest(own)
+    assert after == replace(before, temperature=None if found["temperature"] == 1 else found["temperature"])
+
+
+def test_a_temperature_requires_a_reference_and_enough_images(labelled, capsys):
+    assert validate(FAKE, "--data", labelled, "--fit-temperature") == 2
+    assert "--reference" in capsys.readouterr().err
+    assert validate(FAKE, "--data", labelled, "--reference", f"{FAKE},seed=1", "--fit-temperature") == 2

@@ -16,6 +16,7 @@ from emca_deploy.results.gate import Gate, Verdict
 from emca_deploy.tasks.classification import compare
 from emca_deploy.tasks.flips import FlipsFile, find_flips, flip_rows
 from emca_deploy.tasks.logits import predicted
+from emca_deploy.tasks.temperature import judge_temperature
 
 __all__ = ["ClassifiedImages"]
 
@@ -55,7 +56,11 @@ class ClassifiedImages(Evaluation):
         del stage
         own, logits = self._settled(measured), None if measured.reference is None else measured.reference.logits
         report = compare(self.wishes.artifact, own.logits, own.labels, self.wishes.reference, logits, own.names)
-        return replace(report, class_order=self._images.class_order)
+        fitted = None
+        if self.wishes.fit_temperature:
+            assert logits is not None
+            fitted = judge_temperature(own.logits, logits, own.labels)
+        return replace(report, class_order=self._images.class_order, temperature=fitted)
 
     def compare_all(self, results: Mapping[str, LogitsResult], stage: Stage) -> list[Report]:
         """Return the accuracies, and the comparisons with the first candidate, without figures of each class."""

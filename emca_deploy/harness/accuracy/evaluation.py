@@ -31,6 +31,7 @@ class Wishes:
         max_drop: Limit of the gate in points; None for no gate.
         annotations: File of annotations in COCO's format; None for none.
         labelling: The user's facts about labels.
+        fit_temperature: Whether to fit a temperature to the reference's probabilities.
         needs_truth: Whether images without labels or annotations are refused, even with a reference.
     """
 
@@ -40,6 +41,7 @@ class Wishes:
     max_drop: float | None = None
     annotations: Path | None = None
     labelling: Labelling = field(default_factory=Labelling)
+    fit_temperature: bool = False
     needs_truth: bool = False
 
 
