@@ -28,6 +28,7 @@ REASONS = (
     "installs packages",
     "needs the new backend",
     "needs a detector",
+    "needs a signing tool",
 )
 _FENCE = re.compile(
     r"^(?:<!-- (?P<mark>[^\n]+?) -->\n)?(?P<indent> *)```(?P<language>\w*|\{[\w-]+\})\n(?P<text>.*?)^ *```$",

@@ -13,6 +13,7 @@ from emca_deploy.bundles.bill import bill_of
 from emca_deploy.bundles.canonical_zip import write_archive
 from emca_deploy.bundles.code import LANGUAGES, programs
 from emca_deploy.bundles.contents import Contents, collect
+from emca_deploy.bundles.notices import CHECKPOINT_LICENCE, notices
 from emca_deploy.bundles.opened import SUMS, checksums, open_bundle
 from emca_deploy.bundles.package import PACKAGE, PackageFacts, package_json
 from emca_deploy.data.files import read_text
@@ -24,7 +25,7 @@ from emca_deploy.results.bundle import BundleReport, BundleVariant
 __all__ = ["BundleRequest", "bundle", "inspect_bundle"]
 
 ARCHIVE = ".emca"
-CARD, BILL, LABELS, LICENCE = "MODEL_CARD.md", "sbom.cdx.json", "labels.txt", "LICENCE.txt"
+CARD, BILL, LABELS = "MODEL_CARD.md", "sbom.cdx.json", "labels.txt"
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,9 @@ def bundle(request: BundleRequest, stage: Stage = silent) -> BundleReport:
     }
     if classes:
         written[LABELS] = "".join(f"{each}\n" for each in classes)
-    if text:
-        written[LICENCE] = text
     if request.code:
         written |= programs(contents, classes, request.code)
+    written |= notices(contents.files, written, text)
     with stage("writing the bundle"), hidden_folder(request.output.absolute().parent) as place:
         return _write(request.output, _with_texts(contents.files, written, place), place)
 
@@ -106,7 +106,7 @@ def _licence(given: str | None) -> tuple[str | None, str]:
     """Return the name of a licence, and its text where a file was named."""
     if given is None or not Path(given).is_file():
         return given, ""
-    return f"see {LICENCE}", read_text(Path(given), 1, "the text of a licence", InputError)
+    return f"see {CHECKPOINT_LICENCE}", read_text(Path(given), 1, "the text of a licence", InputError)
 
 
 def _with_texts(files: Mapping[str, Path], texts: Mapping[str, str], place: Path) -> dict[str, Path]:

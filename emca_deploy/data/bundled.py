@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import ZipFile
+from zlib import crc32
 
 from emca_deploy.errors import InputError, MissingError
 from emca_deploy.preprocessing import Preprocessing
@@ -13,8 +15,10 @@ __all__ = [
     "DetectionSample",
     "bundled_calibration_images",
     "bundled_checkpoint",
+    "bundled_licence",
     "bundled_test_images",
     "detection_sample",
+    "is_bundled_image",
 ]
 
 BUNDLED_ARCH = "emca_eca_resnet18"
@@ -74,6 +78,22 @@ def bundled_test_images() -> Path:
 def bundled_calibration_images() -> Path:
     """Return a zip of 512 of Fashion-MNIST's training images, 51 or 52 per class; raises as `bundled_checkpoint`."""
     return _bundled("fashion_mnist_calibration.zip")
+
+
+def bundled_licence() -> Path:
+    """Return the licence of the images in both zips; raises as `bundled_checkpoint`."""
+    return _bundled("LICENSE-fashion-mnist.txt")
+
+
+def is_bundled_image(path: Path) -> bool:
+    """Return whether a file is one of the images in both zips; raises as `bundled_checkpoint`."""
+    content = path.read_bytes()
+    size, crc = len(content), crc32(content)
+    for place in (bundled_test_images(), bundled_calibration_images()):
+        with ZipFile(place) as archive:
+            if any((each.file_size, each.CRC) == (size, crc) for each in archive.infolist()):
+                return True
+    return False
 
 
 def _bundled(name: str) -> Path:

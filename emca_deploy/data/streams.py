@@ -20,7 +20,8 @@ SETTLED_S = 0.5
 POLL_S = 0.1
 LARGEST_FRAME = 64 << 20
 _PIECE = 1 << 16
-_START, _IMAGE_START, _IMAGE_END = b"\xff\xd8\xff", 0xD8, 0xD9
+_START = re.compile(rb"\xff\xd8\xff[^\xd8]", re.DOTALL)
+_IMAGE_START, _IMAGE_END = 0xD8, 0xD9
 _MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]", re.DOTALL)
 """Markers that have a length or are the image's first or last; 0xFF before others is data, padding or a restart."""
 
@@ -39,8 +40,8 @@ def jpeg_frames(read: Callable[[int], bytes]) -> Iterator[bytes]:
     buffer, found = bytearray(), False
     while piece := read(_PIECE):
         buffer += piece
-        while (start := buffer.find(_START)) >= 0:
-            del buffer[:start]
+        while start := _START.search(buffer):
+            del buffer[: start.start()]
             end = _end_of(buffer)
             if end is None:
                 break
@@ -48,10 +49,10 @@ def jpeg_frames(read: Callable[[int], bytes]) -> Iterator[bytes]:
             found = True
             del buffer[:end]
         else:
-            del buffer[: max(0, len(buffer) - len(_START) + 1)]
+            del buffer[:-3]  # less than a start
         if len(buffer) > LARGEST_FRAME:
             raise DataError("standard input: has a frame of more than 64 MiB", "send Motion JPEG")
-    if buffer.startswith(_START):
+    if _START.match(buffer):
         yield bytes(buffer)
     elif not found:
         remedy = "send Motion JPEG, for example: ffmpeg -i VIDEO -f mjpeg -q:v 2 - | emca-deploy run BUNDLE -"
