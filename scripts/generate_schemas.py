@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from emca_deploy.results.accuracy import AccuracyReport
-from emca_deploy.results.bundle import BundleReport
+from emca_deploy.results.bundle import BundleReport, LayoutReport
 from emca_deploy.results.deploy import DeployReport
 from emca_deploy.results.detection import DetectionReport
 from emca_deploy.results.fleet import FleetReport
@@ -40,6 +40,7 @@ SCHEMAS: dict[str, Any] = {
     "fleet": FleetReport,
     "report": SweepDocument,
     "bundle": BundleReport,
+    "bundle-layout": LayoutReport,
     "run": ImageAnswer,
 }
 """Name of the command, and of the task where a command has several documents -> the record that it prints."""

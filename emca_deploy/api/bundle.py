@@ -22,7 +22,7 @@ from emca_deploy.errors import InputError, OutputError, UnknownNameError
 from emca_deploy.reporting.card import card_of
 from emca_deploy.results.bundle import BundleReport, BundleVariant
 
-__all__ = ["BundleRequest", "bundle", "inspect_bundle"]
+__all__ = ["BundleRequest", "bundle", "classes_of", "inspect_bundle", "licence_of", "notes_of"]
 
 ARCHIVE = ".emca"
 CARD, BILL, LABELS = "MODEL_CARD.md", "sbom.cdx.json", "labels.txt"
@@ -62,11 +62,11 @@ def bundle(request: BundleRequest, stage: Stage = silent) -> BundleReport:
             raise UnknownNameError.of("--code", language, LANGUAGES, f"languages: {', '.join(LANGUAGES)}")
     with stage("reading artifacts"):
         contents = collect(request.sources)
-    classes = _classes(request.labels, contents.num_classes)
-    licence, text = _licence(request.licence)
+    classes = classes_of(request.labels, contents.num_classes)
+    licence, text = licence_of(request.licence)
     name = request.name or contents.title
     facts = PackageFacts(
-        name, tuple(contents.variants), contents.preprocessing, classes, licence, tuple(_notes(contents, licence))
+        name, tuple(contents.variants), contents.preprocessing, classes, licence, tuple(notes_of(contents, licence))
     )
     written = {
         PACKAGE: _json(package_json(facts)),
@@ -90,7 +90,8 @@ def _sizes(contents: Contents) -> tuple[tuple[BundleVariant, float], ...]:
     return tuple((variant, contents.files[variant.file].stat().st_size / 2**20) for variant in contents.variants)
 
 
-def _notes(contents: Contents, licence: str | None) -> Iterator[str]:
+def notes_of(contents: Contents, licence: str | None) -> Iterator[str]:
+    """Yield what the user of these artifacts should know."""
     preprocessing = contents.preprocessing
     if preprocessing is not None and preprocessing.assumed:
         yield f"nobody stated parts of the preprocessing, which are assumed: {', '.join(preprocessing.assumed)}"
@@ -98,11 +99,16 @@ def _notes(contents: Contents, licence: str | None) -> Iterator[str]:
         yield "the licence of the checkpoint is not stated; set --licence"
 
 
-def _classes(path: Path | None, number: int | None) -> tuple[str, ...]:
+def classes_of(path: Path | None, number: int | None) -> tuple[str, ...]:
+    """Return the names of the classes, in order; none without a file.
+
+    Raises:
+        InputError: the file cannot be read, or does not fit the number of classes.
+    """
     return () if path is None else tuple(names_in_order(read_class_map(path), number, f"{path}: for this network"))
 
 
-def _licence(given: str | None) -> tuple[str | None, str]:
+def licence_of(given: str | None) -> tuple[str | None, str]:
     """Return the name of a licence, and its text where a file was named."""
     if given is None or not Path(given).is_file():
         return given, ""

@@ -1,14 +1,12 @@
 """Programs that classify images with a bundle's models, generated with its sizes, numbers and names from the templates here."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from emca_deploy._optional import import_optional
 from emca_deploy.bundles.contents import Contents
+from emca_deploy.bundles.templating import ENDING, TEMPLATES, environment
 from emca_deploy.errors import BundleError, EmcaError
 from emca_deploy.onnx_file.file import OnnxFile
 from emca_deploy.onnx_file.header import dtype_name
@@ -22,8 +20,6 @@ RUNTIMES = ("openvino", "onnxruntime")
 """Backends whose libraries the programs can use; the first one that a bundle has a model for is the default."""
 
 _FOLDER = "code"
-_TEMPLATES = Path(__file__).parent / "templates"
-_ENDING = ".jinja"
 _REMEDY = "bundle the ONNX file of a classifier that takes one image, or any number, or leave --code out"
 
 
@@ -66,29 +62,22 @@ def programs(contents: Contents, classes: Sequence[str], languages: Sequence[str
         BundleError: no model of the bundle can run in such a program.
         MissingError: Jinja2 is not installed.
     """
-    jinja2 = import_optional("jinja2")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"text": partial(json.dumps, ensure_ascii=False), "c_text": _c_text}
+    made = environment()
+    made.filters["c_text"] = _c_text
     models = _models(contents)
     values = {**_values(_preprocessing(contents), models, classes), "languages": languages}
     found = {}
     for template in sorted(_templates(languages, [model.runtime for model in models])):
-        name = template.relative_to(_TEMPLATES).as_posix()
-        found[f"{_FOLDER}/{name.removesuffix(_ENDING)}"] = environment.get_template(name).render(values)
+        name = template.relative_to(TEMPLATES).as_posix()
+        found[f"{_FOLDER}/{name.removesuffix(ENDING)}"] = made.get_template(name).render(values)
     return found
 
 
 def _templates(languages: Sequence[str], runtimes: Sequence[str]) -> Iterator[Path]:
     """Yield the templates for these languages, without those for other runtimes."""
-    yield _TEMPLATES / f"README.md{_ENDING}"
+    yield TEMPLATES / f"README.md{ENDING}"
     for language in languages:
-        for path in (_TEMPLATES / language).iterdir():
+        for path in (TEMPLATES / language).iterdir():
             if path.name.partition(".")[0] not in set(RUNTIMES) - set(runtimes):
                 yield path
 

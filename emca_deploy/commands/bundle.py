@@ -18,6 +18,7 @@ __all__ = ["command"]
 @option("--labels", type=INPUT, metavar="FILE", show_default=False, help="Names of the classes, one in each line.")
 @option("--licence", metavar="NAME|FILE", show_default=False, help="Licence of the checkpoint.")
 @option("--code", metavar="LANGUAGES", show_default=False, help="Add programs that classify images: python, cpp, or both.")
+@option("--layout", metavar="SERVER", show_default=False, help="Write a server's folder instead: triton, ovms, mlflow or kserve.")
 @json_option
 def command(
     sources: tuple[Path, ...],
@@ -26,6 +27,7 @@ def command(
     labels: Path | None,
     licence: str | None,
     code: str | None,
+    layout: str | None,
     as_json: bool,
 ) -> None:
     """Put the artifacts of a deployment, or single MODELs, into one file or folder to hand over.
@@ -39,12 +41,21 @@ def command(
       emca-deploy bundle out -o model.emca --labels labels.txt \\
           --licence Apache-2.0
       emca-deploy bundle model.int8.onnx -o bundle --code python,cpp
+      emca-deploy bundle out --layout triton -o model_repository
     """
     from emca_deploy.api.bundle import BundleRequest, bundle
-    from emca_deploy.reporting.bundle import print_bundle
+    from emca_deploy.api.layout import lay_out
+    from emca_deploy.reporting.bundle import print_bundle, print_layout
 
     languages = tuple(part.strip() for part in code.split(",")) if code else ()
-    with stages() as stage:
-        report = bundle(BundleRequest(sources, output, name, labels, licence, languages), stage)
-    tell(notes=report.notes)
-    show(report, as_json, lambda: print_bundle(report, table_console()))
+    request = BundleRequest(sources, output, name, labels, licence, languages)
+    if layout is None:
+        with stages() as stage:
+            report = bundle(request, stage)
+        tell(notes=report.notes)
+        show(report, as_json, lambda: print_bundle(report, table_console()))
+    else:
+        with stages() as stage:
+            served = lay_out(request, layout, stage)
+        tell(notes=served.notes)
+        show(served, as_json, lambda: print_layout(served, table_console()))

@@ -7,7 +7,7 @@ from typing import Any
 from emca_deploy.preprocessing import Preprocessing
 from emca_deploy.results.codec import version
 
-__all__ = ["BundleFile", "BundleReport", "BundleVariant"]
+__all__ = ["BundleFile", "BundleReport", "BundleVariant", "LayoutReport"]
 
 SCHEMA_VERSION = 1
 
@@ -78,5 +78,27 @@ class BundleReport:
     licence: str | None
     files: tuple[BundleFile, ...]
     emca_deploy: str
+    notes: tuple[str, ...] = ()
+    schema_version: int = version(SCHEMA_VERSION)
+
+
+@dataclass(frozen=True)
+class LayoutReport:
+    """What `bundle --layout` wrote for a server.
+
+    Attributes:
+        path: The folder.
+        layout: Name of the layout.
+        name: Name of the model in requests.
+        variant: The artifact that is served; `file` is its name in the folder.
+        files: All files.
+        notes: What its user should know.
+    """
+
+    path: Path
+    layout: str
+    name: str
+    variant: BundleVariant
+    files: tuple[BundleFile, ...]
     notes: tuple[str, ...] = ()
     schema_version: int = version(SCHEMA_VERSION)

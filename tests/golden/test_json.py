@@ -52,7 +52,8 @@ def ask(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
         capsys.readouterr()
         assert run([*words, "--json"]) == 0
         document = json.loads(capsys.readouterr().out)
-        schema = files("emca_deploy") / "results" / "schemas" / f"{words[0]}.json"
+        name = "bundle-layout" if "--layout" in words else words[0]
+        schema = files("emca_deploy") / "results" / "schemas" / f"{name}.json"
         if schema.is_file():
             jsonschema = pytest.importorskip("jsonschema")
             jsonschema.Draft202012Validator(json.loads(schema.read_text())).validate(document)
@@ -118,6 +119,7 @@ def test_history(ask: Ask, golden: Any) -> None:
 def test_bundle(ask: Ask, golden: Any) -> None:
     assert run(["build", "net.onnx", "--backend", "onnxruntime", "-o", "net.engine", *ONE]) == 0
     golden("json/bundle", ask("bundle", "net.engine", "-o", "net.emca"))
+    golden("json/bundle-layout", ask("bundle", "net.onnx", "--layout", "triton", "-o", "repository"))
     golden("json/inspect", ask("inspect", "net.emca"))
     golden("json/verify", ask("verify", "net.emca"))
 

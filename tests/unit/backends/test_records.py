@@ -17,6 +17,7 @@ PARTS = ("runner", "on_gpu", "builder", "layers", "recipe", "trouble", "tunables
 ALLOWED = {
     "exporting": "exports with PyTorch and ONNX Runtime, and records their versions",
     "bundles/package.py": "the layout of ONNX Runtime's model packages",
+    "bundles/layouts": "servers name the libraries that they run",
     "bundles/code.py": "programs for OpenVINO and ONNX Runtime",
     "calibration": "simulates with ONNX Runtime, and records its version",
     "networks": "the networks are PyTorch's",

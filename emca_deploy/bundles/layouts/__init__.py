@@ -1,0 +1,1 @@
+"""Folders that model servers load: one file a server, listed in `registry`."""

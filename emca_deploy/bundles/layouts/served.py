@@ -1,0 +1,155 @@
+"""A model as a server runs it, and what a layout is."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from emca_deploy.artifacts import Manifest, TensorSpec
+from emca_deploy.bundles.contents import Contents
+from emca_deploy.bundles.templating import environment
+from emca_deploy.errors import BundleError
+from emca_deploy.onnx_file.file import OnnxFile
+from emca_deploy.onnx_file.header import dtype_name
+from emca_deploy.preprocessing import Preprocessing
+from emca_deploy.results.bundle import BundleVariant
+
+__all__ = ["Layout", "Served", "rendered", "served_model"]
+
+LONGEST_NAME = 50
+"""KServe adds to a name, and Kubernetes takes 63 characters."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model as a server runs it.
+
+    Attributes:
+        name: Name in requests: lower-case letters, digits and "-".
+        variant: The artifact.
+        manifest: Its manifest.
+        files: Path of each file of the model by its name next to the model; the first one is the model.
+        inputs: Its inputs; a size that is a string is dynamic.
+        outputs: Its outputs; empty where an engine does not list them.
+        channels_last: Whether its input is (N, H, W, C).
+        values: Tuned settings of its backend; empty where nothing was tuned.
+        tuned_batch: Fastest number of images per call; None where it was not tuned.
+        classes: Names of the classes; empty where nobody stated them.
+        licence: Licence of the checkpoint; None where nobody stated it.
+        preprocessing: How an image becomes the input; None where unknown.
+    """
+
+    name: str
+    variant: BundleVariant
+    manifest: Manifest
+    files: Mapping[str, Path]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    channels_last: bool = False
+    values: Mapping[str, Any] = field(default_factory=dict)
+    tuned_batch: int | None = None
+    classes: tuple[str, ...] = ()
+    licence: str | None = None
+    preprocessing: Preprocessing | None = None
+
+    @property
+    def takes_any_batch(self) -> bool:
+        """Whether the first axis of every input and output is the batch, and dynamic."""
+        tensors = (*self.inputs, *self.outputs)
+        return all(tensor.shape and isinstance(tensor.shape[0], str) for tensor in tensors)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The folder that one server loads.
+
+    Attributes:
+        name: Name for `--layout`.
+        server: Name of the server.
+        runs: Whether the server runs an artifact.
+        needs: What it runs, for the refusal of other artifacts.
+        files: Text or path of each file, by its name in the folder.
+    """
+
+    name: str
+    server: str
+    runs: Callable[[BundleVariant], bool]
+    needs: str
+    files: Callable[[Served], Mapping[str, str | Path]]
+
+
+def rendered(template: str, served: Served, **values: Any) -> str:
+    """Return the text of a template in `templates/layouts`, which sees the model as `served`."""
+    made = environment().get_template(f"layouts/{template}.jinja")
+    return str(made.render(served=served, image=served.inputs[0], **values))
+
+
+def served_model(contents: Contents, layout: Layout, name: str, classes: Sequence[str], licence: str | None) -> Served:
+    """Return the fastest model that a server runs.
+
+    Raises:
+        BundleError: it runs none of them.
+        ModelError: the model cannot be read.
+    """
+    variant = next((each for each in contents.variants if layout.runs(each)), None)
+    if variant is None:
+        found = ", ".join(f"{Path(each.file).name} ({each.kind} for {each.backend or 'any'})" for each in contents.variants)
+        problem = f"--layout {layout.name}: {layout.server} runs none of these artifacts: {found}"
+        raise BundleError(problem, f"bundle {layout.needs}")
+    values, batch = _tuned(contents, variant)
+    known = {
+        "values": values,
+        "tuned_batch": batch,
+        "classes": tuple(classes),
+        "licence": licence,
+        "preprocessing": contents.preprocessing,
+    }
+    manifest, path = contents.manifests[variant.name], contents.files[variant.file]
+    return _open(_server_name(name), variant, manifest, path, known)
+
+
+def _open(name: str, variant: BundleVariant, manifest: Manifest, path: Path, known: dict[str, Any]) -> Served:
+    if variant.kind == "engine":
+        given = manifest.details.get("tensorrt", {}).get("input")
+        if given is None:
+            raise BundleError(f"{path}: its manifest does not say what its input is", "build the engine again")
+        image = TensorSpec(given["name"], given["dtype"], tuple(given["shape"]))
+        last = image.shape[-1] in (1, 3)
+        return Served(name, variant, manifest, {path.name: path}, (image,), (), last, **known)
+    file = OnnxFile.open(path)
+    stored = {tensor.name for tensor in file.graph.initializer}
+    inputs = tuple(_spec(value) for value in file.graph.input if value.name not in stored)
+    outputs = tuple(map(_spec, file.graph.output))
+    files = {"model.onnx": path, **{sidecar.location: sidecar.path for sidecar in file.sidecars}}
+    return Served(name, variant, manifest, files, inputs, outputs, inputs[0].shape[-1] in (1, 3), **known)
+
+
+def _spec(value: Any) -> TensorSpec:
+    kind = value.type.tensor_type
+    sizes = (int(size.dim_value) if size.dim_value > 0 else size.dim_param or "?" for size in kind.shape.dim)
+    return TensorSpec(value.name, dtype_name(kind.elem_type), tuple(sizes))
+
+
+def _tuned(contents: Contents, variant: BundleVariant) -> tuple[dict[str, Any], int | None]:
+    """Return the tuned settings of an artifact, or of an engine built from it, and the fastest batch offline."""
+    records = list(_records(contents, variant))
+    values: dict[str, Any] = next((one["values"] for one in records if one.get("values")), {})
+    batches = (one.get("batch") for one in records if one.get("scenario") == "offline")
+    return dict(values), next(filter(None, batches), None)
+
+
+def _records(contents: Contents, variant: BundleVariant) -> Iterator[Mapping[str, Any]]:
+    for other in contents.variants:
+        manifest = contents.manifests[other.name]
+        built = contents.manifests[variant.name].sha256 in manifest.inputs.values()
+        if other.name == variant.name or (built and variant.backend == other.backend):
+            for record in manifest.settings:
+                if record.get("backend") == other.backend or other.backend is None:
+                    yield record
+
+
+def _server_name(name: str) -> str:
+    """Return a name that every server takes as a folder, a part of an address and a name in Kubernetes."""
+    plain = re.sub(r"[^a-z0-9]+", "-", name.lower())[:LONGEST_NAME].strip("-")
+    return plain if plain[:1].isalpha() else f"model-{plain}".strip("-")
