@@ -20,7 +20,7 @@ from emca_deploy.data.preprocess import decode, normalize, to_pixels
 from emca_deploy.errors import BundleError, UnknownNameError
 from emca_deploy.preprocessing import Preprocessing
 
-SIZES = ((37, 53), (90, 41), (24, 24), (300, 200))
+SIZES = ((37, 53), (90, 41), (24, 24), (300, 200), (31, 190))
 SETTINGS = {
     "default": Preprocessing(24, 28),
     "covered": Preprocessing((24, 20), (28, 22), interpolation="bicubic", channels="bgr", scale=1, mean=(1, 2, 3), std=(4, 5, 6)),
@@ -186,6 +186,46 @@ def compiler() -> str:
     return found
 
 
+WARNINGS = ("-std=c++17", "-Wall", "-Wextra", "-Werror")
+
+
 def test_cpp_program_compiles_in_its_parts_without_libraries(tmp_path):
     code = bundled(tmp_path, "default", ("cpp",)) / "code/cpp"
-    subprocess.run([compiler(), "-std=c++17", "-fsyntax-only", "-Wall", "-Wextra", "-Werror", code / "main.cpp"], check=True)
+    subprocess.run([compiler(), *WARNINGS, "-fsyntax-only", code / "main.cpp"], check=True)
+
+
+NO_NETWORK = """#include "network.hpp"
+Network open_network(const std::string&, int) {
+    return {OPENVINO_MODEL, [](const std::vector<float>&) { return std::vector<float>(CHANNELS); }};
+}
+"""
+
+
+@pytest.mark.slow
+def test_cpp_program_preprocesses_as_this_package_does(tmp_path):
+    stb = next((folder for folder in ("/usr/include/stb", "/usr/local/include/stb") if Path(folder).is_dir()), None)
+    if stb is None:
+        pytest.skip("stb is not installed")
+    images = write_images(tmp_path)
+    exact = [path for path in images if path.suffix == ".png"]
+    (tmp_path / "no_network.cpp").write_text(NO_NETWORK)
+    for name, used in SETTINGS.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        code = bundled(folder, name, ("cpp",)) / "code/cpp"
+        build = [compiler(), *WARNINGS, "-O1", "-ffp-contract=off", f"-I{code}", "-isystem", stb]
+        reader = tmp_path / "image.o"  # the same for all settings
+        if not reader.exists():
+            subprocess.run([*build, "-c", code / "image.cpp", "-o", reader], check=True)
+        sources = [code / "main.cpp", tmp_path / "no_network.cpp", reader]
+        subprocess.run([*build, *sources, "-o", folder / "classify"], check=True)
+        command = [folder / "classify", "--bundle", code, "--inputs", folder / "inputs.npy", *images]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        for path, found in zip(images, np.load(folder / "inputs.npy"), strict=True):
+            wanted = expected(path, used)
+            found = found.transpose(2, 0, 1) if name == "uint8" else found  # noqa: PLW2901
+            if path in exact:
+                assert np.array_equal(found, wanted), (name, path.name)
+            else:  # stb rounds otherwise than libjpeg
+                step = 1 / (used.scale * min(used.std))
+                assert np.abs(found - wanted).max() <= 4 * step, (name, path.name)
