@@ -59,6 +59,22 @@ class Served:
         tensors = (*self.inputs, *self.outputs)
         return all(tensor.shape and isinstance(tensor.shape[0], str) for tensor in tensors)
 
+    @property
+    def labels(self) -> str:
+        """The names of the classes, one in each line."""
+        return "".join(f"{name}\n" for name in self.classes)
+
+    @property
+    def openvino_settings(self) -> dict[str, str | int]:
+        """OpenVINO's own names and values of the settings, which compute in the precision that was measured."""
+        values = self.values
+        found = {
+            "PERFORMANCE_HINT": values.get("hint", "LATENCY"),
+            "NUM_STREAMS": values.get("streams", 1),
+            "INFERENCE_PRECISION_HINT": values.get("precision", "f32"),
+        }
+        return found | ({"INFERENCE_NUM_THREADS": values["threads"]} if values.get("threads") else {})
+
 
 @dataclass(frozen=True)
 class Layout:

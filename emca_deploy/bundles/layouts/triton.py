@@ -66,7 +66,7 @@ def repository(served: Served) -> dict[str, str | Path]:
     for name, path in served.files.items():
         files[f"{served.name}/1/{'model.plan' if engine else name}"] = path
     if served.classes:
-        files[f"{served.name}/labels.txt"] = "".join(f"{each}\n" for each in served.classes)
+        files[f"{served.name}/labels.txt"] = served.labels
     return files
 
 
@@ -97,11 +97,8 @@ def _parameters(served: Served, backend: str) -> dict[str, str | int]:
         found["intra_op_thread_count"] = threads
         if values.get("execution_mode") == "parallel":
             found |= {"execution_mode": 1, "inter_op_thread_count": threads}
-    if backend == _OPENVINO:
-        found["PERFORMANCE_HINT"] = values.get("hint", "LATENCY")
-        found["NUM_STREAMS"] = values.get("streams", 1)
-        if threads:
-            found["INFERENCE_NUM_THREADS"] = threads
+    if backend == _OPENVINO:  # Triton passes no precision on
+        found |= {name: value for name, value in served.openvino_settings.items() if name != "INFERENCE_PRECISION_HINT"}
     return found
 
 

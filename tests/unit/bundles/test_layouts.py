@@ -1,11 +1,16 @@
 """Folders for model servers, read by the libraries of those servers."""
 
 import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
+import jsonschema
+import numpy as np
 import onnx
+import onnxruntime
 import pytest
+import yaml
 from google.protobuf import text_format
 
 from emca_deploy.api.bundle import BundleRequest
@@ -15,6 +20,7 @@ from emca_deploy.bundles.layouts.registry import LAYOUTS
 from emca_deploy.errors import BundleError, EmcaError, OutputError
 from emca_deploy.preprocessing import Preprocessing
 
+SCHEMAS = Path(__file__).parent / "servers"
 TUNED = {"scenario": "single-stream", "batch": 1, "values": {"threads": 3}}
 
 
@@ -45,6 +51,14 @@ def laid_out(tmp_path):
     return make
 
 
+def fix_batch(model: Path, batch: int, **facts: Any) -> None:
+    proto = onnx.load(model)
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = batch
+    onnx.save(proto, model)
+    write_manifest(model, Manifest("onnx", "", "fp32", preprocessing=Preprocessing(image_size=2), **facts))
+
+
 def triton_config(path: Path) -> Any:
     """Read a configuration as Triton does; the package of this module needs grpc."""
     folder = importlib.util.find_spec("tritonclient").submodule_search_locations[0]
@@ -70,11 +84,7 @@ def test_triton_batches_a_model_of_dynamic_batch_with_its_tuned_threads(artifact
 
 def test_triton_gets_a_model_of_fixed_batch_with_all_its_axes(artifact, laid_out, tmp_path):
     model = artifact()
-    proto = onnx.load(model)
-    for value in (*proto.graph.input, *proto.graph.output):
-        value.type.tensor_type.shape.dim[0].dim_value = 2
-    onnx.save(proto, model)
-    write_manifest(model, Manifest("onnx", "", "fp32", preprocessing=Preprocessing(image_size=2)))
+    fix_batch(model, 2)
     config = triton_config(laid_out("triton", model) / "net/config.pbtxt")
     assert (config.max_batch_size, config.HasField("dynamic_batching")) == (0, False)
     assert (list(config.input[0].dims), list(config.output[0].dims)) == ([2, 4], [2, 2])
@@ -103,6 +113,64 @@ def test_triton_runs_an_engine_of_tensorrt_on_a_gpu(engine, laid_out):
     assert (config.input[0].data_type, list(config.input[0].dims)) == (2, [2, 2, 3])  # TYPE_UINT8
     assert config.instance_group[0].kind == 1  # KIND_GPU
     assert (folder / "net/1/model.plan").read_bytes() == b"an engine"
+
+
+def fits(document: Any, schema: str) -> bool:
+    return jsonschema.Draft7Validator(json.loads((SCHEMAS / schema).read_text())).is_valid(document)
+
+
+@pytest.mark.parametrize("tuned", [{}, {"threads": 2, "streams": 2, "hint": "THROUGHPUT"}])
+def test_openvino_model_server_takes_the_configuration_and_openvino_the_model(artifact, laid_out, tuned):
+    openvino = pytest.importorskip("openvino")
+    settings = ({**TUNED, "backend": "openvino", "values": tuned},)
+    folder = laid_out("ovms", artifact(backend="openvino", external=True, settings=settings), labels=("cat", "dog"))
+    document = json.loads((folder / "config.json").read_text())
+    assert fits(document, "ovms-config.json")
+    assert not fits({**document, "models": []}, "ovms-config.json")
+    config = document["model_config_list"][0]["config"]
+    assert config.get("nireq") == tuned.get("streams")
+    model = folder / config["base_path"] / "1/model.onnx"
+    compiled = openvino.Core().compile_model(str(model), config["target_device"], config["plugin_config"])
+    assert compiled.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.f32
+    assert compiled.get_property("NUM_STREAMS") == tuned.get("streams", 1)
+    assert compiled(np.ones((3, 4), np.float32))[0].tolist() == [[4.0, 4.0]] * 3
+    assert (folder / "labels.txt").read_text() == "cat\ndog\n"
+
+
+@pytest.mark.parametrize("backend", [None, "openvino"])
+@pytest.mark.parametrize("batch", [None, 2])
+def test_the_loader_for_mlflow_needs_no_other_package(artifact, laid_out, backend, batch):
+    model = artifact(backend=backend)
+    if batch:
+        fix_batch(model, batch, backend=backend)
+    folder = laid_out("mlflow", model)
+    described = yaml.safe_load((folder / "MLmodel").read_text())
+    (taken,) = json.loads(described["signature"]["inputs"])
+    assert taken["tensor-spec"] == {"dtype": "float32", "shape": [-1, 4]}
+    flavour = described["flavors"]["python_function"]
+    source = folder / flavour["code"] / f"{flavour['loader_module']}.py"
+    spec = importlib.util.spec_from_file_location(flavour["loader_module"], source)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    images = np.random.default_rng(0).standard_normal((5, 4), np.float32)
+    logits = module._load_pyfunc(str(folder / flavour["data"])).predict(images)
+    assert logits.dtype == np.float32
+    np.testing.assert_allclose(logits, images @ np.ones((4, 2), np.float32), rtol=1e-5)
+    assert "emca_deploy" not in source.read_text()
+
+
+def test_kserve_takes_the_service_and_triton_its_models(artifact, laid_out):
+    folder = laid_out("kserve", artifact(settings=({**TUNED, "backend": "onnxruntime"},)))
+    service = yaml.safe_load((folder / "inference-service.yaml").read_text())
+    assert (service["apiVersion"], service["kind"]) == ("serving.kserve.io/v1beta1", "InferenceService")
+    predictor = service["spec"]["predictor"]["model"]
+    assert fits(predictor, "kserve-predictor-model.json")
+    assert not fits({**predictor, "storageURI": ""}, "kserve-predictor-model.json")
+    assert predictor["resources"]["limits"]["cpu"] == "3"
+    name = service["metadata"]["name"]
+    assert triton_config(folder / "model_repository" / name / "config.pbtxt").name == name
+    session = onnxruntime.InferenceSession(folder / "model_repository" / name / "1/model.onnx")
+    assert session.run(None, {"x": np.ones((1, 4), np.float32)})[0].tolist() == [[4.0, 4.0]]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
