@@ -4,6 +4,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,11 @@ from PIL import Image
 
 from emca_deploy.api.bundle import BundleRequest, bundle
 from emca_deploy.artifacts import Manifest, write_manifest
-from emca_deploy.bundles.code import _c_text
+from emca_deploy.bundles.code import FILTERS, _c_text
 from emca_deploy.cli import run
 from emca_deploy.data.preprocess import decode, normalize, to_pixels
 from emca_deploy.errors import BundleError, UnknownNameError
-from emca_deploy.preprocessing import Preprocessing
+from emca_deploy.preprocessing import INTERPOLATIONS, RESIZES, Preprocessing
 
 SIZES = ((37, 53), (90, 41), (24, 24), (300, 200), (31, 190))
 SETTINGS = {
@@ -143,6 +144,33 @@ def test_programs_use_only_runtimes_that_the_bundle_has_a_model_for(tmp_path):
     bundle(BundleRequest((fast,), tmp_path / "b", code=("python", "cpp")))
     assert list(runpy.run_path(str(tmp_path / "b/code/python/classify.py"))["MODELS"]) == ["onnxruntime"]
     assert not (tmp_path / "b/code/cpp/openvino.cpp").exists()
+
+
+def test_programs_know_every_field_and_filter_of_a_preprocessing():
+    known = {
+        "image_size",
+        "resize_size",
+        "mean",
+        "std",
+        "resize",
+        "interpolation",
+        "pad",
+        "pad_value",
+        "channels",
+        "scale",
+        "exif",
+    }
+    assert {field.name for field in fields(Preprocessing)} - {"assumed"} == known
+    assert set(FILTERS) <= set(INTERPOLATIONS)
+    assert {used.resize for used in SETTINGS.values()} == set(RESIZES)
+
+
+def test_python_program_names_an_image_that_it_cannot_read(tmp_path, monkeypatch):
+    program = bundled(tmp_path, "default") / "code/python/classify.py"
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG")
+    monkeypatch.setattr(sys, "argv", [str(program), "--runtime", "onnxruntime", str(tmp_path / "broken.png")])
+    with pytest.raises(SystemExit, match=r"error: .*broken.png"):
+        runpy.run_path(str(program), run_name="__main__")
 
 
 NAMES = ["t-shirt / top", 'a "quoted" \\ name', "тапочки 😀", "what??/", "new\tline"]

@@ -1,6 +1,7 @@
 // Reads image files with stb: JPEG, PNG, BMP, GIF and PNM.
 #include "image.hpp"
 
+#include <climits>
 #include <cstring>
 #include <fstream>
 #include <iterator>
@@ -104,7 +105,7 @@ Image read_image(const std::string& path, bool upright) {
     const int size = int(bytes.size());
     Image image{0, 0, 3, {}};
     int channels = 0;
-    if (!stream || !stbi_info_from_memory(bytes.data(), size, &image.width, &image.height, &channels)) {
+    if (!stream || bytes.size() > INT_MAX || !stbi_info_from_memory(bytes.data(), size, &image.width, &image.height, &channels)) {
         throw std::runtime_error(path + ": cannot be read as a JPEG, PNG, BMP, GIF or PNM image");
     }
     const std::size_t count = std::size_t(image.width) * image.height;
