@@ -231,8 +231,10 @@ def _archives(folder: Path) -> list[Target]:
     from PIL import Image
 
     from emca_deploy.artifacts import Preprocessing
+    from emca_deploy.bundles.canonical_zip import read_archive, write_archive
     from emca_deploy.calibration.recovery.weights import _read as read_weights
     from emca_deploy.data.sources import open_source
+    from emca_deploy.data.streams import jpeg_frames
     from emca_deploy.harness.accuracy.logits_store import LogitsStore
     from emca_deploy.harness.measure.raw_samples import RawCandidate, RawSamples, read_raw, save_raw
 
@@ -267,7 +269,15 @@ def _archives(folder: Path) -> list[Target]:
         with LogitsStore(path.with_suffix(""), {"a": 1}) as store:
             return store.resume()
 
+    with (folder / "m.emca").open("wb") as stream:
+        (folder / "one.txt").write_text("one")
+        write_archive(stream, {"one.txt": folder / "one.txt", "two.txt": folder / "one.txt"})
+    jpeg = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(jpeg, "JPEG")
+
     return [
+        Target("archive of a bundle", "bytes", ((folder / "m.emca").read_bytes(),), _file(folder, "b.emca", read_archive)),
+        Target("Motion JPEG", "bytes", (3 * jpeg.getvalue(),), lambda data: list(jpeg_frames(io.BytesIO(data).read))),
         Target("npz data set", "zip", (images, pixels), _file(folder, "d.npz", opened)),
         Target("zip data set", "zip", (archive.getvalue(),), _file(folder, "d.zip", opened)),
         Target("raw samples", "zip", ((folder / "raw.npz").read_bytes(),), _file(folder, "r.npz", read_raw)),

@@ -86,6 +86,7 @@ class OpenedBundle:
         except (ValueError, RecursionError) as exc:
             raise damaged(self.path, f"{PACKAGE} is not JSON: {exc}") from exc
         for variant in found.variants:
+            check_name(variant.name)  # it becomes the name of a folder
             for file in (variant.file, f"{variant.file}.manifest.json"):
                 if file not in self.files:
                     raise damaged(self.path, f"{file} is missing")

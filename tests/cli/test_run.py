@@ -203,3 +203,18 @@ def test_python(model, images, tmp_path):
     assert single.labels == ("blue",)
     for other in (again, arrays):
         assert np.array_equal(other.logits, found.logits)
+
+
+def test_a_detector_answers_with_boxes_in_the_images_pixels(tmp_path, images, lines):
+    from detector_graphs import write_detector
+
+    write_detector(tmp_path / "detector.onnx", masks=False)
+    used = Preprocessing(64, 64, resize="letterbox", pad="end", pad_value="mean")
+    write_manifest(tmp_path / "detector.onnx", Manifest("onnx", "", "fp32", num_classes=4, preprocessing=used))
+    bundle(BundleRequest((tmp_path / "detector.onnx",), tmp_path / "d.emca"))
+    found = lines(tmp_path / "d.emca", images, "--top-k", 2)
+    assert [len(each["objects"]) for each in found] == [2, 2, 2]
+    assert all(each["classes"] == [] and each["error"] is None for each in found)
+    first, second = found[0]["objects"]
+    assert first["score"] >= second["score"] > 0
+    assert len(first["box"]) == 4

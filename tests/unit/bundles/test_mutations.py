@@ -157,6 +157,19 @@ def test_forged_manifests_do_not_crash_and_have_another_digest(packed, tmp_path,
         assert opened.digest != before
 
 
+@pytest.mark.parametrize("name", ["../x", "/tmp/x", "a/../../x", ".", ""])
+def test_forged_names_of_variants_leave_no_folder(packed, tmp_path, name):
+    with zipfile.ZipFile(packed) as archive:
+        files = {name: archive.read(name) for name in archive.namelist() if name != SUMS}
+    changed = json.loads(files["manifest.json"])
+    variants = changed["components"]["model"]["variants"]
+    variants[name] = variants.pop(next(iter(variants)))
+    (tmp_path / "forged").mkdir()
+    forged(tmp_path / "forged", {**files, "manifest.json": json.dumps(changed).encode()}, tmp_path / "forged.emca")
+    with pytest.raises(BundleError):
+        loading.load_bundle(tmp_path / "forged.emca")
+
+
 def test_what_is_loaded_is_what_was_compared(packed, tmp_path):
     """A file that changes after the comparison, in place and with the same size and time, is refused when it is copied."""
     opened, whole = open_bundle(packed), packed.read_bytes()
