@@ -3,7 +3,7 @@
     python benchmarks/gate_rates.py --model model.onnx -o benchmarks/results/gate-rates-xeon-2core.json
     python benchmarks/gate_rates.py --simulate 2000 --pairs benchmarks/results/gate-rates-xeon-2core.json
 
-The first command takes one to two minutes a comparison and continues where it was stopped. It alternates two kinds: the file
+The first command takes about half a minute a comparison and continues where it was stopped. It alternates two kinds: the file
 against a copy of itself, and against the copy with a runner that waits 5 % of each call's time. It requires `slowdown<=3%`.
 The second command draws comparisons from the recorded pairs of processes, in runs of neighbours (circular block bootstrap), which
 keeps their spread and correlation; without --pairs, from the 140 pairs of results/harness-tools-epyc-zen3-2core.json.
@@ -29,7 +29,7 @@ from emca_deploy.harness.measure.latency import Protocol, measure
 from emca_deploy.harness.measure.protocol import BLOCK_S
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.machines.environment import collect_environment
-from emca_deploy.requirements.confirming import Confirmed, measured_until_decided, stage_request
+from emca_deploy.requirements.confirming import LOOK_PAIRS, Confirmed, measured_until_decided, stage_request
 from emca_deploy.requirements.documents import MeasuredCandidate
 from emca_deploy.results.latency import ProfileReport
 from emca_deploy.results.requirements import parse_requirements, verdict_of_interval
@@ -77,6 +77,7 @@ def protocol(number: int, seed: int) -> Protocol:
         max_duration_s=request.max_duration_s,
         seed=seed + number,
         processes=request.processes or 1,
+        load_together=request.load_together,
     )
 
 
@@ -151,7 +152,8 @@ def simulate(pool: Float64Array, shift: float, args: argparse.Namespace, rng: np
     source, ratios = drawn(pool, rng), list[float]()
     while len(ratios) < args.most_pairs:
         ratios += [next(source) + float(np.log1p(shift)) for _ in range(args.stage_pairs)]
-        if (said := verdict(Confirmed(tuple(ratios), 0.0))) != "undecided":
+        looks = len(ratios) // args.stage_pairs
+        if (said := verdict(Confirmed(tuple(ratios), 0.0, looks))) != "undecided":
             return said, len(ratios)
     return "undecided", len(ratios)
 
@@ -165,8 +167,8 @@ def main() -> None:
     parser.add_argument("--max-duration", type=float, default=120.0)
     parser.add_argument("--simulate", type=int, default=0, metavar="N", help="draw N comparisons of each kind instead")
     parser.add_argument("--pairs", type=Path, help="file of an earlier run, whose pairs are drawn")
-    parser.add_argument("--stage-pairs", type=int, default=4)
-    parser.add_argument("--most-pairs", type=int, default=32)
+    parser.add_argument("--stage-pairs", type=int, default=LOOK_PAIRS)
+    parser.add_argument("--most-pairs", type=int, default=5 * LOOK_PAIRS)
     parser.add_argument("--scale", type=float, default=1.0, help="factor on the recorded spread")
     args = parser.parse_args()
     if not args.simulate:

@@ -47,6 +47,7 @@ class ProfileRequest:
         power_mode: power mode of a Jetson during the run; None does not change it.
         untuned: whether to ignore tuned settings in manifests.
         io: the user's facts about input and output: "image_size", "output_name".
+        load_together: whether all candidates load at the same time, which is faster, but load times are not those of one alone.
     """
 
     artifacts: tuple[str, ...]
@@ -65,6 +66,7 @@ class ProfileRequest:
     power_mode: str | None = None
     untuned: bool = False
     io: Mapping[str, Any] = field(default_factory=dict)
+    load_together: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Measures a candidate and its baseline in turn until their slowdown is decided, or the time is over.
 
 A stage is a short `profile` of both in new processes. Each pair of processes, one of each artifact, gives the median ratio of
-blocks that ran next to each other. The pairs are independent, and the interval of their mean stays valid after every stage.
+blocks that ran next to each other. The pairs are independent, and the interval of their mean stays valid at every look.
 """
 
 import time
@@ -21,17 +21,20 @@ from emca_deploy.requirements.estimates import Estimate
 from emca_deploy.requirements.slowdown import percent
 from emca_deploy.results.latency import ProfileReport
 from emca_deploy.results.requirements import CONFIDENCE, Requirement, verdict_of_interval
-from emca_deploy.stats.sequential import always_valid_interval, values_needed
+from emca_deploy.stats.sequential import interval_at_look, values_needed
 from emca_deploy.targets.named_artifacts import split_artifact
 from emca_deploy.targets.named_machines import ready
 
-__all__ = ["Confirmed", "confirm", "measured_until_decided", "pairs_of", "stage_request"]
+__all__ = ["LOOK_PAIRS", "Confirmed", "confirm", "measured_until_decided", "pairs_of", "stage_request"]
 
 STAGE_S = 4.0
 """Measured seconds of each artifact in a stage, in all processes together."""
 
 _WARM_UP_S = 0.5
-_PROCESSES = {"cpu": 4}
+LOOK_PAIRS = 8
+"""Pairs of processes between two looks at the interval: fewer tell too little about how they differ."""
+
+_PROCESSES = {"cpu": LOOK_PAIRS}
 """Processes of each artifact in a stage by the kind of target; on others one, since loading takes long there."""
 
 _MILLI = 1000
@@ -44,14 +47,16 @@ class Confirmed:
     Attributes:
         ratios: Logarithm of the candidate's latency over the baseline's, by pair of processes.
         seconds: Duration of all stages.
+        looks: How often the interval was looked at.
     """
 
     ratios: tuple[float, ...]
     seconds: float
+    looks: int
 
     def interval(self) -> tuple[float, float, float]:
         """Return the slowdown in percent, and the ends of its interval; infinite where there are too few pairs."""
-        mean, low, high = always_valid_interval(self.ratios, CONFIDENCE)
+        mean, low, high = interval_at_look(self.ratios, self.looks, CONFIDENCE)
         return percent(exp(mean)), percent(exp(low)), percent(exp(high)) if high < inf else inf
 
 
@@ -88,10 +93,10 @@ def confirm(
 
     def more(limit: float) -> float | None:
         distance = abs(log(1 + limit / 100) - float(np.mean(found.ratios))) if limit > -100 else 0.0
-        pairs = values_needed(distance, float(np.std(found.ratios)), CONFIDENCE)
+        pairs = values_needed(distance, float(np.std(found.ratios)), LOOK_PAIRS, CONFIDENCE)
         return None if pairs is None else found.seconds * pairs / len(found.ratios)
 
-    method = f"confidence sequence over {len(found.ratios)} interleaved pairs of processes, {found.seconds:.0f} s"
+    method = f"look {found.looks} at {len(found.ratios)} interleaved pairs of processes, {found.seconds:.0f} s"
     ends = (low if low > percent(0) else None, high if high < inf else None)
     return Estimate(value, *ends, method, seconds=more, hint="raise --max-duration", baseline=baseline)
 
@@ -141,6 +146,7 @@ def stage_request(artifacts: tuple[str, str], candidate: MeasuredCandidate, numb
         warmup_s=_WARM_UP_S,
         seed=number,
         telemetry=False,
+        load_together=True,
     )
 
 
@@ -157,7 +163,7 @@ def measured_until_decided(
     """
     started = time.monotonic()
     ratios: list[float] = []
-    longest_s, number = 0.0, 0
+    longest_s, number, looks, looked_at = 0.0, 0, 0, 0
     while True:
         began = time.monotonic()
         report = stage(number)
@@ -166,11 +172,15 @@ def measured_until_decided(
         number += 1
         now = time.monotonic()
         longest_s = max(longest_s, now - began)
-        found = Confirmed(tuple(ratios), now - started)
+        seconds = now - started
         if progress is not None:
-            progress(min(round(_MILLI * found.seconds / most_s), _MILLI), _MILLI)
-        if _decided(found, requirements) or found.seconds + longest_s > most_s:
-            return found
+            progress(min(round(_MILLI * seconds / most_s), _MILLI), _MILLI)
+        is_over = seconds + longest_s > most_s
+        if is_over or len(ratios) >= looked_at + LOOK_PAIRS:
+            looks, looked_at = looks + 1, len(ratios)
+            found = Confirmed(tuple(ratios), seconds, looks)
+            if is_over or _decided(found, requirements):
+                return found
 
 
 def _check(report: ProfileReport) -> None:

@@ -136,7 +136,7 @@ class LocalTarget(Target):
             max_duration_s=request.duration_s * LONGEST if request.max_duration_s is None else request.max_duration_s,
             seed=request.seed,
             processes=request.processes or (self.processes if compared else 1),
-            load_together=self.load_together,
+            load_together=self.load_together or request.load_together,
         )
 
     def validate(

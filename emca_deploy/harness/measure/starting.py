@@ -72,8 +72,7 @@ class Processes:
 
     def _start_set(self, candidates: list[Candidate]) -> None:
         with ExitStack() as while_loading:
-            for _ in range(DECOYS if self.protocol.processes > 1 else 0):
-                self._load_decoy(candidates[0].name, while_loading)
+            self._load_decoys(candidates[0].name, while_loading)
             for turn in range(self.sets, self.sets + self.at_once):
                 order = list(candidates if turn % 2 == 0 else reversed(candidates))
                 started = {each.name: self._begin(each.name) for each in order} if self.protocol.load_together else {}
@@ -83,10 +82,21 @@ class Processes:
             self._warm_up(candidate, candidates)
         self.sets += 1
 
-    def _load_decoy(self, name: str, while_loading: ExitStack) -> None:
-        """Load a process that takes the scattered pages; if it fails, so will the candidate, which reports the error."""
-        worker = while_loading.enter_context(Worker(self._groups[name][0], self.protocol.timeout_s))
-        while_loading.callback(worker.abandon)
+    def _load_decoys(self, name: str, while_loading: ExitStack) -> None:
+        """Load processes that take the scattered pages; if they fail, so will the candidate, which reports the error."""
+        spec = self._groups[name][0]
+        workers = [Worker(spec, self.protocol.timeout_s) for _ in range(DECOYS if self.protocol.processes > 1 else 0)]
+        for worker in workers:
+            while_loading.enter_context(worker)
+            while_loading.callback(worker.abandon)
+            if self.protocol.load_together:
+                self._send_ahead(worker)
+            else:
+                self._note_decoy(worker)
+        for worker in workers if self.protocol.load_together else ():
+            self._note_decoy(worker)
+
+    def _note_decoy(self, worker: Worker) -> None:
         with suppress(EmcaError):
             _open(worker, self.protocol)
             self.decoys_cpu_s += worker.cpu_s
@@ -107,9 +117,12 @@ class Processes:
         """Start loading a candidate's processes; an error appears when their answer is awaited."""
         workers = self._enter(name)
         for worker in workers:
-            with suppress(WorkerError):
-                worker.begin(worker.spec.batch or self.protocol.batch, self.protocol.seed, self.protocol.scenario)
+            self._send_ahead(worker)
         return workers
+
+    def _send_ahead(self, worker: Worker) -> None:
+        with suppress(WorkerError):
+            worker.begin(worker.spec.batch or self.protocol.batch, self.protocol.seed, self.protocol.scenario)
 
     def _load(self, candidate: Candidate, candidates: list[Candidate], started: list[Worker] | None = None) -> None:
         workers = started or self._enter(candidate.name)

@@ -15,7 +15,7 @@ from emca_deploy.stats.confidence import (
     widened,
 )
 from emca_deploy.stats.estimates import paired_difference_ci
-from emca_deploy.stats.sequential import always_valid_interval, values_needed
+from emca_deploy.stats.sequential import interval_at_look, values_needed
 
 
 @pytest.mark.parametrize(
@@ -107,20 +107,19 @@ def test_the_sequential_interval_holds_at_every_look(deviation):
     missed = 0
     for _ in range(300):
         values = rng.normal(1.0, deviation, 40)
-        looks = [always_valid_interval(values[:count], 0.9) for count in range(1, 41)]
+        looks = [interval_at_look(values[: 4 * look], look, 0.9) for look in range(1, 11)]
         missed += any(not low <= 1.0 <= high for _, low, high in looks)
     assert missed <= 45  # at most 10 % nominal, 30 of 300; 45 is above the 99.7 % quantile
     assert missed > 0
 
 
 def test_the_values_that_a_decision_needs():
-    needed = values_needed(2.0, 2.0, 0.998)
-    assert needed is not None
-    values = np.tile([-2.0, 2.0], needed)[: 2 * ((needed + 1) // 2)]
-    mean, _, high = always_valid_interval(list(values), 0.998)
-    assert high - mean < 2.05
-    assert values_needed(0.0, 1.0, 0.998) is None
-    assert always_valid_interval([1.0], 0.998)[2] == float("inf")
+    needed = values_needed(2.0, 2.0, 8, 0.998)
+    assert needed == 24
+    values = np.tile([-2.0, 2.0], needed // 2)
+    assert [interval_at_look(list(values)[: 8 * look], look, 0.998)[2] < 2.0 for look in (1, 2, 3)] == [False, False, True]
+    assert values_needed(0.0, 1.0, 8, 0.998) is None
+    assert interval_at_look([1.0], 1, 0.998)[2] == float("inf")
 
 
 def test_the_spread_between_runs_ignores_a_lasting_change():
