@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from emca_deploy.arrays import Float32Array, Int64Array
+from emca_deploy.artifacts import read_manifest
 from emca_deploy.atomic import hidden_folder
 from emca_deploy.backends.base import Runner
 from emca_deploy.backends.registry import BACKENDS, DEFAULT, available, backend_of, open_gpu_runner, open_runner
@@ -53,13 +54,14 @@ class Classified:
 
 @dataclass(frozen=True)
 class _Opened:
-    """An artifact that runs: its name in messages, its file, its backend, its open runner and its preprocessing."""
+    """An artifact that runs: its name in messages, its file, its backend, its open runner, and facts of its manifest."""
 
     name: str
     path: Path
     backend: str
     runner: Runner
     preprocessing: Preprocessing
+    temperature: float
     notes: tuple[str, ...]
 
 
@@ -70,12 +72,14 @@ class LoadedBundle:
         variant: Name of the variant, or of the file that was named instead of a bundle.
         backend: Backend that runs it.
         preprocessing: How an image becomes its input.
+        temperature: Number to divide logits by before Softmax, from `validate --fit-temperature`; 1 without it.
         names: Names of the classes; empty where nobody stated them.
         notes: Which variants were left out and why, and other facts for the user.
     """
 
     def __init__(self, opened: _Opened, names: Sequence[str], notes: Sequence[str], held: ExitStack) -> None:
         self.variant, self.backend, self.preprocessing = opened.name, opened.backend, opened.preprocessing
+        self.temperature = opened.temperature
         self.names, self.notes = tuple(names), (*notes, *opened.notes)
         self._path, self._runner, self._held = opened.path, opened.runner, held
 
@@ -235,5 +239,7 @@ def _open(name: str, path: Path, backend: str | None, options: CandidateOptions)
         used = preprocessing_of_file(path, PreprocessingOptions(), None, facts)
         if used.assumed:
             notes.append(f"{name}: nobody stated parts of the preprocessing, which are assumed: {', '.join(used.assumed)}")
+        manifest = read_manifest(path, verify=False)
+        temperature = manifest.temperature if manifest is not None else None
         held.pop_all()
-        return _Opened(name, path, found, runner, used, tuple(notes))
+        return _Opened(name, path, found, runner, used, temperature or 1.0, tuple(notes))

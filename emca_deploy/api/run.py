@@ -95,7 +95,7 @@ def _given(model: LoadedBundle, images: Sequence[GivenImage]) -> GivenImages:
 
 
 def _classes(model: LoadedBundle, logits: Float32Array, top_k: int) -> Iterator[Callable[[str], ImageAnswer]]:
-    wide = logits.astype(np.float64)
+    wide = logits.astype(np.float64) / model.temperature
     shares = np.exp(wide - wide.max(axis=1, keepdims=True))
     shares /= shares.sum(axis=1, keepdims=True)
     order = np.argsort(-wide, axis=1, kind="stable")[:, :top_k]

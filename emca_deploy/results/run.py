@@ -16,7 +16,7 @@ class RankedClass:
     Attributes:
         index: Output of the network.
         name: Name of the class; None where nobody stated it.
-        probability: Its probability by Softmax.
+        probability: Its probability by Softmax, of logits that the temperature in the manifest divides.
     """
 
     index: int

@@ -218,3 +218,11 @@ def test_a_detector_answers_with_boxes_in_the_images_pixels(tmp_path, images, li
     first, second = found[0]["objects"]
     assert first["score"] >= second["score"] > 0
     assert len(first["box"]) == 4
+
+
+def test_probabilities_are_those_of_the_fitted_temperature(tmp_path, images, lines):
+    plain = packed(tmp_path, write_colours(tmp_path / "model.onnx"))
+    fitted = packed(tmp_path, write_colours(tmp_path / "model.onnx", temperature=2.0), name="fitted.emca")
+    one, other = ({c["index"]: c["probability"] for c in lines(place, images)[0]["classes"]} for place in (plain, fitted))
+    rooted = {index: value**0.5 for index, value in one.items()}
+    assert other == pytest.approx({index: value / sum(rooted.values()) for index, value in rooted.items()})
