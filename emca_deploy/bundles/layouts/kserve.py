@@ -4,14 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from emca_deploy.bundles.layouts.served import Layout, Served, rendered
-from emca_deploy.bundles.layouts.triton import repository, request_of
-from emca_deploy.results.bundle import BundleVariant
+from emca_deploy.bundles.layouts.triton import library_of, repository, request_of
 
 __all__ = ["KSERVE"]
-
-
-def _runs(variant: BundleVariant) -> bool:
-    return variant.kind == "onnx" and variant.backend in (None, "onnxruntime", "openvino")
 
 
 def _files(served: Served) -> Mapping[str, str | Path]:
@@ -32,4 +27,4 @@ def _files(served: Served) -> Mapping[str, str | Path]:
     }
 
 
-KSERVE = Layout("kserve", "KServe", _runs, "an ONNX model for onnxruntime or openvino", _files)
+KSERVE = Layout("kserve", "KServe", library_of, "an ONNX model for onnxruntime or openvino", _files)

@@ -7,27 +7,20 @@ from pathlib import Path
 from emca_deploy.artifacts import TensorSpec
 from emca_deploy.backends.records import BACKENDS
 from emca_deploy.bundles.layouts.served import Layout, Served, rendered
-from emca_deploy.results.bundle import BundleVariant
+from emca_deploy.bundles.layouts.triton import library_of
 
 __all__ = ["MLFLOW"]
-
-_ORT, _OPENVINO = "onnxruntime", "openvino"
-
-
-def _runs(variant: BundleVariant) -> bool:
-    return variant.kind == "onnx" and variant.backend in (None, _ORT, _OPENVINO)
 
 
 def _files(served: Served) -> Mapping[str, str | Path]:
     digest, manifest = served.manifest.sha256, served.manifest
-    runtime = served.variant.backend or _ORT
-    package = BACKENDS[runtime].package
+    package = BACKENDS[served.library].package
     assert package is not None
     module = f"model_{digest[:12]}"  # two models in one process need two names
     loader = rendered(
         "mlflow_loader.py",
         served,
-        runtime=runtime,
+        runtime=served.library,
         batch=_batch(served),
         settings=served.openvino_settings,
         exact_sums=manifest.precision == "int8" and manifest.details.get("weight_bits") != 7,
@@ -85,4 +78,4 @@ def _size(size: int | str) -> int:
     return -1 if isinstance(size, str) else size
 
 
-MLFLOW = Layout("mlflow", "MLflow", _runs, "an ONNX model for onnxruntime or openvino", _files)
+MLFLOW = Layout("mlflow", "MLflow", library_of, "an ONNX model for onnxruntime or openvino", _files)

@@ -12,8 +12,8 @@ from emca_deploy.results.bundle import BundleVariant
 __all__ = ["OVMS"]
 
 
-def _runs(variant: BundleVariant) -> bool:
-    return variant.kind == "onnx" and variant.backend in (None, "openvino")
+def _runs(variant: BundleVariant) -> str | None:
+    return "openvino" if variant.kind == "onnx" and variant.backend in (None, "openvino") else None
 
 
 def _files(served: Served) -> Mapping[str, str | Path]:

@@ -17,6 +17,7 @@ from emca_deploy.results.bundle import BundleVariant
 
 __all__ = ["Layout", "Served", "rendered", "served_model"]
 
+CHANNELS = (1, 3)
 LONGEST_NAME = 50
 """KServe adds to a name, and Kubernetes takes 63 characters."""
 
@@ -28,6 +29,7 @@ class Served:
     Attributes:
         name: Name in requests: lower-case letters, digits and "-".
         variant: The artifact.
+        library: Backend that the server runs it with.
         manifest: Its manifest.
         files: Path of each file of the model by its name next to the model; the first one is the model.
         inputs: Its inputs; a size that is a string is dynamic.
@@ -42,6 +44,7 @@ class Served:
 
     name: str
     variant: BundleVariant
+    library: str
     manifest: Manifest
     files: Mapping[str, Path]
     inputs: tuple[TensorSpec, ...]
@@ -56,8 +59,9 @@ class Served:
     @property
     def takes_any_batch(self) -> bool:
         """Whether the first axis of every input and output is the batch, and dynamic."""
-        tensors = (*self.inputs, *self.outputs)
-        return all(tensor.shape and isinstance(tensor.shape[0], str) for tensor in tensors)
+        first = [tensor.shape[0] for tensor in (*self.inputs, *self.outputs)]
+        # Axes of another name may count something else, such as the objects in all images; a lone output has one row an image.
+        return all(isinstance(size, str) for size in first) and (len(self.outputs) < 2 or len(set(first)) == 1)
 
     @property
     def labels(self) -> str:
@@ -83,14 +87,14 @@ class Layout:
     Attributes:
         name: Name for `--layout`.
         server: Name of the server.
-        runs: Whether the server runs an artifact.
+        runs: Returns the backend that the server runs an artifact with; None where it cannot run it.
         needs: What it runs, for the refusal of other artifacts.
         files: Text or path of each file, by its name in the folder.
     """
 
     name: str
     server: str
-    runs: Callable[[BundleVariant], bool]
+    runs: Callable[[BundleVariant], str | None]
     needs: str
     files: Callable[[Served], Mapping[str, str | Path]]
 
@@ -108,37 +112,53 @@ def served_model(contents: Contents, layout: Layout, name: str, classes: Sequenc
         BundleError: it runs none of them.
         ModelError: the model cannot be read.
     """
-    variant = next((each for each in contents.variants if layout.runs(each)), None)
-    if variant is None:
+    running = next(((each, library) for each in contents.variants if (library := layout.runs(each))), None)
+    if running is None:
         found = ", ".join(f"{Path(each.file).name} ({each.kind} for {each.backend or 'any'})" for each in contents.variants)
         problem = f"--layout {layout.name}: {layout.server} runs none of these artifacts: {found}"
         raise BundleError(problem, f"bundle {layout.needs}")
-    values, batch = _tuned(contents, variant)
-    known = {
-        "values": values,
-        "tuned_batch": batch,
-        "classes": tuple(classes),
-        "licence": licence,
-        "preprocessing": contents.preprocessing,
-    }
-    manifest, path = contents.manifests[variant.name], contents.files[variant.file]
-    return _open(_server_name(name), variant, manifest, path, known)
+    variant, library = running
+    values, batch = _tuned(contents, variant, library)
+    path = contents.files[variant.file]
+    files, inputs, outputs = _engine(contents, variant) if variant.kind == "engine" else _onnx(path)
+    if len(inputs) != 1 or not all(tensor.shape for tensor in (*inputs, *outputs)):
+        problem = f"--layout {layout.name}: {path} does not have one input, or one of its tensors has no axes"
+        raise BundleError(problem, "bundle a model that takes images only")
+    return Served(
+        _server_name(name),
+        variant,
+        library,
+        contents.manifests[variant.name],
+        files,
+        inputs,
+        outputs,
+        inputs[0].shape[-1] in CHANNELS,
+        values,
+        batch,
+        tuple(classes),
+        licence,
+        contents.preprocessing,
+    )
 
 
-def _open(name: str, variant: BundleVariant, manifest: Manifest, path: Path, known: dict[str, Any]) -> Served:
-    if variant.kind == "engine":
-        given = manifest.details.get("tensorrt", {}).get("input")
-        if given is None:
-            raise BundleError(f"{path}: its manifest does not say what its input is", "build the engine again")
-        image = TensorSpec(given["name"], given["dtype"], tuple(given["shape"]))
-        last = image.shape[-1] in (1, 3)
-        return Served(name, variant, manifest, {path.name: path}, (image,), (), last, **known)
+_Parts = tuple[dict[str, Path], tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
+"""The files, inputs and outputs of a model, as in `Served`."""
+
+
+def _engine(contents: Contents, variant: BundleVariant) -> _Parts:
+    path = contents.files[variant.file]
+    image = contents.manifests[variant.name].details.get("tensorrt", {}).get("input")
+    if image is None:
+        raise BundleError(f"{path}: its manifest does not say what its input is", "build the engine again")
+    return {path.name: path}, (TensorSpec(image["name"], image["dtype"], tuple(image["shape"])),), ()
+
+
+def _onnx(path: Path) -> _Parts:
     file = OnnxFile.open(path)
     stored = {tensor.name for tensor in file.graph.initializer}
     inputs = tuple(_spec(value) for value in file.graph.input if value.name not in stored)
-    outputs = tuple(map(_spec, file.graph.output))
     files = {"model.onnx": path, **{sidecar.location: sidecar.path for sidecar in file.sidecars}}
-    return Served(name, variant, manifest, files, inputs, outputs, inputs[0].shape[-1] in (1, 3), **known)
+    return files, inputs, tuple(map(_spec, file.graph.output))
 
 
 def _spec(value: Any) -> TensorSpec:
@@ -147,22 +167,19 @@ def _spec(value: Any) -> TensorSpec:
     return TensorSpec(value.name, dtype_name(kind.elem_type), tuple(sizes))
 
 
-def _tuned(contents: Contents, variant: BundleVariant) -> tuple[dict[str, Any], int | None]:
+def _tuned(contents: Contents, variant: BundleVariant, library: str) -> tuple[dict[str, Any], int | None]:
     """Return the tuned settings of an artifact, or of an engine built from it, and the fastest batch offline."""
-    records = list(_records(contents, variant))
+    records = list(_records(contents, variant, library))
     values: dict[str, Any] = next((one["values"] for one in records if one.get("values")), {})
     batches = (one.get("batch") for one in records if one.get("scenario") == "offline")
     return dict(values), next(filter(None, batches), None)
 
 
-def _records(contents: Contents, variant: BundleVariant) -> Iterator[Mapping[str, Any]]:
-    for other in contents.variants:
-        manifest = contents.manifests[other.name]
-        built = contents.manifests[variant.name].sha256 in manifest.inputs.values()
-        if other.name == variant.name or (built and variant.backend == other.backend):
-            for record in manifest.settings:
-                if record.get("backend") == other.backend or other.backend is None:
-                    yield record
+def _records(contents: Contents, variant: BundleVariant, library: str) -> Iterator[Mapping[str, Any]]:
+    source = contents.manifests[variant.name].sha256
+    for name, manifest in contents.manifests.items():
+        if name == variant.name or source in manifest.inputs.values():
+            yield from (record for record in manifest.settings if record.get("backend") == library)
 
 
 def _server_name(name: str) -> str:

@@ -8,7 +8,7 @@ from emca_deploy.bundles.layouts.served import Layout, Served, rendered
 from emca_deploy.errors import BundleError
 from emca_deploy.results.bundle import BundleVariant
 
-__all__ = ["TRITON", "TYPES", "repository", "request_of"]
+__all__ = ["TRITON", "library_of", "repository", "request_of"]
 
 TYPES = {
     "bool": "BOOL",
@@ -29,10 +29,14 @@ MAX_BATCH = 8
 _ORT, _OPENVINO, _TENSORRT = "onnxruntime", "openvino", "tensorrt"
 
 
-def _runs(variant: BundleVariant) -> bool:
-    if variant.kind == "engine":
-        return variant.backend == _TENSORRT
-    return variant.backend in (None, _ORT, _OPENVINO)
+def library_of(variant: BundleVariant) -> str | None:
+    """Return the backend that runs an ONNX model on a CPU; None for other artifacts."""
+    library = variant.backend or _ORT
+    return library if variant.kind == "onnx" and library in (_ORT, _OPENVINO) else None
+
+
+def _runs(variant: BundleVariant) -> str | None:
+    return _TENSORRT if variant.kind == "engine" and variant.backend == _TENSORRT else library_of(variant)
 
 
 def repository(served: Served) -> dict[str, str | Path]:
@@ -46,21 +50,20 @@ def repository(served: Served) -> dict[str, str | Path]:
             raise BundleError(
                 f"{served.variant.file}: '{tensor.name}' is {tensor.dtype}, which Triton does not take", "use an ONNX model"
             )
-    engine = served.variant.kind == "engine"
-    backend = _TENSORRT if engine else served.variant.backend or _ORT
+    engine = served.library == _TENSORRT
     largest = _max_batch(served)
     config = rendered(
         "config.pbtxt",
         served,
-        backend=backend,
-        model_file="model.onnx" if backend == _OPENVINO else "",
+        backend=served.library,
+        model_file="model.onnx" if served.library == _OPENVINO else "",
         max_batch=largest,
         types=TYPES,
         sizes=lambda tensor: _sizes(tensor, batched=largest > 0),
         has_labels=bool(served.classes) and len(served.outputs) == 1,
-        instances=_streams(served) if backend == _OPENVINO else 1,
+        instances=_streams(served) if served.library == _OPENVINO else 1,
         kind_of_instance="KIND_GPU" if engine else "KIND_CPU",
-        parameters=_parameters(served, backend),
+        parameters=_parameters(served),
     )
     files: dict[str, str | Path] = {f"{served.name}/config.pbtxt": config}
     for name, path in served.files.items():
@@ -89,15 +92,15 @@ def _streams(served: Served) -> int:
     return streams if isinstance(streams, int) else 1
 
 
-def _parameters(served: Served, backend: str) -> dict[str, str | int]:
+def _parameters(served: Served) -> dict[str, str | int]:
     """Return the parameters of Triton's backend."""
     values, threads = served.values, served.values.get("threads")
     found: dict[str, str | int] = {}
-    if backend == _ORT and threads:
+    if served.library == _ORT and threads:
         found["intra_op_thread_count"] = threads
         if values.get("execution_mode") == "parallel":
             found |= {"execution_mode": 1, "inter_op_thread_count": threads}
-    if backend == _OPENVINO:  # Triton passes no precision on
+    if served.library == _OPENVINO:  # Triton passes no precision on
         found |= {name: value for name, value in served.openvino_settings.items() if name != "INFERENCE_PRECISION_HINT"}
     return found
 
@@ -114,7 +117,7 @@ def request_of(served: Served) -> str:
 
 def _files(served: Served) -> Mapping[str, str | Path]:
     notes = []
-    if served.variant.backend == _OPENVINO:
+    if served.library == _OPENVINO:
         notes.append(
             "Triton's OpenVINO backend chooses the precision itself: a processor with BF16 may change the last digits of logits."
         )

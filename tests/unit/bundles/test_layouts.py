@@ -119,6 +119,26 @@ def fits(document: Any, schema: str) -> bool:
     return jsonschema.Draft7Validator(json.loads((SCHEMAS / schema).read_text())).is_valid(document)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_readme_says_what_to_send(artifact, laid_out, layout):
+    used = Preprocessing(image_size=2).of_pixels("uint8-nhwc")
+    text = (laid_out(layout, artifact(preprocessing=used, temperature=1.25)) / "README.md").read_text()
+    assert "0 to 255" in text
+    assert "mean" not in text
+    assert "1.25" in text
+
+
+def test_each_server_gets_the_settings_of_its_own_library(artifact, laid_out):
+    records = [
+        {**TUNED, "backend": name, "values": {"threads": number}} for name, number in (("onnxruntime", 3), ("openvino", 5))
+    ]
+    model = artifact(settings=tuple(records))
+    parameters = triton_config(laid_out("triton", model) / "net/config.pbtxt").parameters
+    assert parameters["intra_op_thread_count"].string_value == "3"
+    document = json.loads((laid_out("ovms", model) / "config.json").read_text())
+    assert document["model_config_list"][0]["config"]["plugin_config"]["INFERENCE_NUM_THREADS"] == 5
+
+
 @pytest.mark.parametrize("tuned", [{}, {"threads": 2, "streams": 2, "hint": "THROUGHPUT"}])
 def test_openvino_model_server_takes_the_configuration_and_openvino_the_model(artifact, laid_out, tuned):
     openvino = pytest.importorskip("openvino")
@@ -198,6 +218,18 @@ def test_the_fastest_model_that_a_server_runs_is_chosen(artifact, engine, laid_o
     plain = artifact()
     folder = laid_out("triton", engine("tensorrt-rtx", num_classes=2), plain)
     assert (folder / "net/1/model.onnx").read_bytes() == plain.read_bytes()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_model_of_two_inputs_is_refused(artifact, tmp_path, layout):
+    model = artifact()
+    proto = onnx.load(model)
+    proto.graph.input.append(onnx.helper.make_tensor_value_info("other", onnx.TensorProto.FLOAT, [1]))
+    onnx.save(proto, model)
+    write_manifest(model, Manifest("onnx", "", "fp32", preprocessing=Preprocessing(image_size=2)))
+    with pytest.raises(BundleError):
+        lay_out(BundleRequest((model,), tmp_path / "out"), layout)
+    assert not (tmp_path / "out").exists()
 
 
 def test_programs_and_unknown_layouts_are_refused(artifact, tmp_path):
