@@ -44,6 +44,7 @@ COMMANDS: dict[str, str] = {
     "inspect": "Show what a bundle holds.",
     "verify": "Compare every byte of a bundle with its checksums.",
     "run": "Run the best variant of a bundle on images.",
+    "check-preprocess": "Name the mistakes in your own preprocessing.",
     "devices": "List named machines, and examine what each can do.",
     "doctor": "Show what this machine can do, and what to fix on it.",
     "completion": "Print a script that makes a shell complete commands.",
@@ -64,7 +65,7 @@ class LazyGroup(Group):
         """Import a command; it refuses files in two roles."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"emca_deploy.commands.{cmd_name}").command
+        command: click.Command = import_module(f"emca_deploy.commands.{cmd_name.replace('-', '_')}").command
         return with_roles(cmd_name, command)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -13,7 +13,9 @@ __all__ = [
     "INPUT_FORMS",
     "INTERPOLATIONS",
     "MAX_PIXELS",
+    "OPENCV_INTERPOLATIONS",
     "PADS",
+    "PILLOW_INTERPOLATIONS",
     "RESIZES",
     "SCALES",
     "ClassOrder",
@@ -30,7 +32,9 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 RESIZES = ("shortest", "squash", "letterbox", "none")
-INTERPOLATIONS = ("bilinear", "bicubic", "nearest", "lanczos")
+PILLOW_INTERPOLATIONS = ("bilinear", "bicubic", "nearest", "lanczos")
+OPENCV_INTERPOLATIONS = ("opencv-linear", "opencv-cubic", "opencv-area", "opencv-nearest")
+INTERPOLATIONS = (*PILLOW_INTERPOLATIONS, *OPENCV_INTERPOLATIONS)
 CHANNEL_ORDERS = ("rgb", "bgr", "gray")
 PADS = ("center", "end")
 EXIF_MODES = ("apply", "ignore")
@@ -92,7 +96,8 @@ class Preprocessing:
         std: standard deviation of each channel, in the same order and unit.
         resize: "shortest" (keeps the aspect ratio, then crops), "squash" (does not keep it), "letterbox" (keeps it, and fills
             the border), or "none" (crops or fills only).
-        interpolation: "bilinear", "bicubic", "nearest" or "lanczos", as in Pillow: all but nearest are antialiased.
+        interpolation: "bilinear", "bicubic", "nearest" or "lanczos", as in Pillow: all but nearest are antialiased. Or one of
+            `OPENCV_INTERPOLATIONS`, as cv2.resize with INTER_LINEAR, and so on: none but opencv-area is antialiased.
         pad: position of the image in a letterbox: "center", or at the top left with the filling at the "end".
         pad_value: value of filled pixels, 0 to 255, before `scale`, `mean` and `std`; "mean" is the mean of each channel, which
             makes them 0 in the input.

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 
 from emca_deploy.results.accuracy import AccuracyReport
 from emca_deploy.results.bundle import BundleReport, LayoutReport
+from emca_deploy.results.check_preprocess import PreprocessCheck
 from emca_deploy.results.deploy import DeployReport
 from emca_deploy.results.detection import DetectionReport
 from emca_deploy.results.fleet import FleetReport
@@ -41,6 +42,7 @@ SCHEMAS: dict[str, Any] = {
     "report": SweepDocument,
     "bundle": BundleReport,
     "bundle-layout": LayoutReport,
+    "check-preprocess": PreprocessCheck,
     "run": ImageAnswer,
 }
 """Name of the command, and of the task where a command has several documents -> the record that it prints."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from emca_deploy._progress import Stage, silent
+from emca_deploy.api.checking.golden import golden_files
 from emca_deploy.artifacts import sha256_file
 from emca_deploy.atomic import atomic_write, hidden_folder
 from emca_deploy.bundles.bill import bill_of
@@ -78,8 +79,10 @@ def bundle(request: BundleRequest, stage: Stage = silent) -> BundleReport:
     if request.code:
         written |= programs(contents, classes, request.code)
     written |= notices(contents.files, written, text)
+    with stage("making golden images"):
+        golden = golden_files(contents)
     with stage("writing the bundle"), hidden_folder(request.output.absolute().parent) as place:
-        return _write(request.output, _with_texts(contents.files, written, place), place)
+        return _write(request.output, _with_texts(contents.files, {**written, **golden}, place), place)
 
 
 def _json(document: Mapping[str, object]) -> str:
@@ -115,13 +118,13 @@ def licence_of(given: str | None) -> tuple[str | None, str]:
     return f"see {CHECKPOINT_LICENCE}", read_text(Path(given), 1, "the text of a licence", InputError)
 
 
-def _with_texts(files: Mapping[str, Path], texts: Mapping[str, str], place: Path) -> dict[str, Path]:
+def _with_texts(files: Mapping[str, Path], texts: Mapping[str, str | bytes], place: Path) -> dict[str, Path]:
     """Return all files by name: `files`, these texts, which are written in `place`, and the list of their checksums."""
     found = dict(files)
     for name, text in texts.items():
         found[name] = place / name
         found[name].parent.mkdir(parents=True, exist_ok=True)
-        found[name].write_text(text, encoding="utf-8")
+        found[name].write_bytes(text if isinstance(text, bytes) else text.encode())
     sums = place / SUMS
     sums.write_bytes(checksums({name: sha256_file(path) for name, path in found.items()}))
     return {**found, SUMS: sums}

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from emca_deploy.arrays import Float32Array, Int64Array
 from emca_deploy.artifacts import read_manifest
@@ -20,7 +21,7 @@ from emca_deploy.bundles.opened import OpenedBundle, open_bundle
 from emca_deploy.data.choosing import InputFacts, file_facts, preprocessing_of_file
 from emca_deploy.data.given import GivenImage, GivenImages
 from emca_deploy.data.sources import ImageSource
-from emca_deploy.errors import EmcaError, InputError, MissingError, UnknownNameError
+from emca_deploy.errors import EmcaError, InputError, MissingError, ModelError, UnknownNameError
 from emca_deploy.harness.measure.feed import answered
 from emca_deploy.preprocessing import Preprocessing, PreprocessingOptions
 from emca_deploy.results.bundle import BundleReport, BundleVariant
@@ -73,6 +74,7 @@ class LoadedBundle:
         backend: Backend that runs it.
         preprocessing: How an image becomes its input.
         temperature: Number to divide logits by before Softmax, from `validate --fit-temperature`; 1 without it.
+        input: Name, dtype and shape of its input.
         names: Names of the classes; empty where nobody stated them.
         notes: Which variants were left out and why, and other facts for the user.
     """
@@ -80,6 +82,7 @@ class LoadedBundle:
     def __init__(self, opened: _Opened, names: Sequence[str], notes: Sequence[str], held: ExitStack) -> None:
         self.variant, self.backend, self.preprocessing = opened.name, opened.backend, opened.preprocessing
         self.temperature = opened.temperature
+        self.input = opened.runner.input
         self.names, self.notes = tuple(names), (*notes, *opened.notes)
         self._path, self._runner, self._held = opened.path, opened.runner, held
 
@@ -115,6 +118,26 @@ class LoadedBundle:
         task = TASKS[self._runner.task]
         for part in answered(self.variant, self._runner, source, range(len(source)), batch, self._path):
             yield part.indices, task.answers({name: np.array(values) for name, values in part.arrays.items()})
+
+    def logits(self, inputs: npt.NDArray[Any]) -> Float32Array:
+        """Return the logits of inputs that are preprocessed already, (N, classes) float32.
+
+        Args:
+            inputs: Array of the shape and dtype of `input`.
+
+        Raises:
+            ModelError: the model fails, or is a detector.
+        """
+        answers = TASKS[self._runner.task].rows(self.variant, self._runner.infer(inputs), len(inputs))
+        if isinstance(answers, Detections):
+            raise ModelError(f"{self.variant}: is a detector, which has no logits", "call it with images")
+        return answers
+
+    @property
+    def takes_channels_last(self) -> bool:
+        """Whether its input is (N, height, width, channels)."""
+        shape = self.input.shape[1:]
+        return shape != self.preprocessing.shape and shape[-1] == self.preprocessing.channel_count
 
     def name_of(self, index: int) -> str | None:
         """Return the name of a class; None where nobody stated it."""

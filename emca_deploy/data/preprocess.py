@@ -1,5 +1,6 @@
 """From an encoded image to the network's input; by default exactly as torchvision's evaluation transforms."""
 
+import io
 import threading
 import warnings
 from contextlib import suppress
@@ -10,13 +11,26 @@ import numpy as np
 import numpy.typing as npt
 
 from emca_deploy.arrays import Float32Array
+from emca_deploy.data.opencv_resize import OPENCV_FILTERS, opencv_resized
 from emca_deploy.errors import DataError
 from emca_deploy.preprocessing import MAX_PIXELS, Preprocessing, sides
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["IMAGE_SUFFIXES", "Placement", "decode", "decoded_size", "normalize", "to_pixels", "to_rgb", "upright"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "Placement",
+    "decode",
+    "decoded_size",
+    "normalize",
+    "open_image",
+    "resized",
+    "stored",
+    "to_pixels",
+    "to_rgb",
+    "upright",
+]
 
 IMAGE_SUFFIXES = frozenset(
     (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
@@ -44,7 +58,7 @@ def decode(stream: BinaryIO, name: str, exif: str = "ignore") -> "Image":
     from PIL import UnidentifiedImageError
 
     try:
-        image = _open(stream, name)
+        image = open_image(stream, name)
         image.load()
         return upright(image, exif)
     except DataError:
@@ -54,6 +68,22 @@ def decode(stream: BinaryIO, name: str, exif: str = "ignore") -> "Image":
         if isinstance(exc, UnidentifiedImageError):  # its own text is the address of the stream object
             reason = f"not an image in any of {', '.join(FORMATS)}"
         raise DataError(f"{name}: cannot be decoded: {reason}", "replace or remove the image") from exc
+
+
+def stored(content: bytes, name: str) -> "Image":
+    """Return an image as it is stored, before any turn by its EXIF orientation.
+
+    Raises:
+        DataError: it is not an image, or is damaged.
+    """
+    try:
+        image = open_image(io.BytesIO(content), name)
+        image.load()
+    except DataError:
+        raise
+    except Exception as exc:  # Pillow raises nearly anything on damaged input
+        raise DataError(f"{name}: cannot be decoded", "replace or remove the image") from exc
+    return image
 
 
 def upright(image: "Image", exif: str) -> "Image":
@@ -77,7 +107,7 @@ def decoded_size(stream: BinaryIO, name: str, exif: str = "ignore") -> tuple[int
         DataError: it is not an image, is damaged, or has more than `MAX_PIXELS` pixels.
     """
     try:
-        image = _open(stream, name)
+        image = open_image(stream, name)
         turned = exif == "apply" and image.getexif().get(ORIENTATION) in SIDEWAYS
     except DataError:
         raise
@@ -86,7 +116,13 @@ def decoded_size(stream: BinaryIO, name: str, exif: str = "ignore") -> tuple[int
     return (image.width, image.height) if turned else (image.height, image.width)
 
 
-def _open(stream: BinaryIO, name: str) -> "Image":
+def open_image(stream: BinaryIO, name: str) -> "Image":
+    """Return an image whose pixels are not read yet, as they are stored.
+
+    Raises:
+        DataError: it has more than `MAX_PIXELS` pixels.
+        OSError: it is no image in one of `FORMATS`; Pillow raises nearly anything on damaged input.
+    """
     from PIL import Image
 
     too_large = DataError(f"{name}: has more than {MAX_PIXELS} pixels", "make the image smaller, or remove it")
@@ -174,15 +210,23 @@ def normalize(pixels: Float32Array, preprocessing: Preprocessing) -> Float32Arra
 
 
 def _resized(image: "Image", preprocessing: Preprocessing, name: str) -> "Image":
-    from PIL import Image
-
     if preprocessing.resize == "none":
         return image
     width, height = _resized_size(image.size, preprocessing)
     if width * height > MAX_PIXELS:
         problem = f"{name}: {image.width}x{image.height} is too narrow: resized it has over {MAX_PIXELS} pixels"
         raise DataError(problem, "crop or remove it")
-    return image.resize((width, height), Image.Resampling[preprocessing.interpolation.upper()])
+    return resized(image, (height, width), preprocessing.interpolation)
+
+
+def resized(image: "Image", size: tuple[int, int], interpolation: str) -> "Image":
+    """Return an image at another `size` (height, width), with one of `INTERPOLATIONS`."""
+    from PIL import Image
+
+    if interpolation in OPENCV_FILTERS:
+        values = opencv_resized(np.atleast_3d(np.asarray(image)), size, interpolation)
+        return Image.fromarray(values[:, :, 0] if image.mode == "L" else values)
+    return image.resize((size[1], size[0]), Image.Resampling[interpolation.upper()])
 
 
 def _resized_size(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int]:

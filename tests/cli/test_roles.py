@@ -23,7 +23,7 @@ FIXED = {"backend": "openvino", "device": "orin-nx", "jetpack": "6.2", "require"
 def commands():
     """Yield (words, command) of every command and subcommand."""
     for name in COMMANDS:
-        command = import_module(f"emca_deploy.commands.{name}").command
+        command = import_module(f"emca_deploy.commands.{name.replace('-', '_')}").command
         yield (name,), command
         if isinstance(command, click.Group):
             yield from ((((name, inner)), sub) for inner, sub in command.commands.items())

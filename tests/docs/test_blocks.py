@@ -43,7 +43,7 @@ def test_commands_have_the_options_that_a_page_gives_them(page):
         for name, *words in calls(block) if block.language == "console" else ():
             if not name.startswith("-"):
                 assert name in COMMANDS, f"{block}: {name}"
-                _parse(import_module(f"emca_deploy.commands.{name}").command, words, str(block))
+                _parse(import_module(f"emca_deploy.commands.{name.replace('-', '_')}").command, words, str(block))
 
 
 @pytest.mark.parametrize("words", [["--no-such-option"], ["--backend"], ["--scenario", "sometimes"]])

@@ -73,6 +73,11 @@ REFUSED: dict[str, list[tuple[str, int]]] = {
     "inspect": [("none", 2), ("text.json", 2), (".", 2)],
     "verify": [("none", 2), ("text.json", 2), (".", 2)],
     "run": [("none x.png", 2), ("text.json x.png", 2), ("text.json text.json", 2), (". text.json", 2)],
+    "check-preprocess": [
+        ("none -- x {image} {out.npy}", 2),
+        ("net.onnx -- x {image}", 2),
+        ("net.onnx -- none {image} {out.npy}", 2),
+    ],
     "devices": [("check none", 2), ("add x y z", 2), ("ad", 2), ("remove none", 2)],
     "doctor": [("--no", 2)],
     "completion": [("nosuch", 2)],

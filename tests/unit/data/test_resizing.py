@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emca_deploy.preprocessing import INTERPOLATIONS, Preprocessing
+from emca_deploy.preprocessing import PILLOW_INTERPOLATIONS, Preprocessing
 from zoo.images import preprocess
 
 ZERO, ONE = (0.0,) * 3, (1.0,) * 3
@@ -68,7 +68,7 @@ def torchvision_center_crop(image, height, width):
     return image.crop((left, top, left + width, top + height))
 
 
-@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+@pytest.mark.parametrize("interpolation", PILLOW_INTERPOLATIONS)
 @pytest.mark.parametrize("size", INPUTS)
 def test_shortest_and_squash_are_torchvisions_resize_and_center_crop(interpolation, size):
     filters = Image.Resampling[interpolation.upper()]

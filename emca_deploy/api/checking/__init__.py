@@ -1,0 +1,1 @@
+"""The images that a program's own preprocessing is compared on, and the comparison."""

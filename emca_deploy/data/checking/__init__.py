@@ -1,0 +1,1 @@
+"""Finds out how somebody's preprocessing differs from what a model needs."""
