@@ -35,13 +35,16 @@ SETTINGS = {
 }
 
 
-def write_network(path: Path, used: Preprocessing, *, batch: int | str = "N", pixels: bool = False, **facts) -> Path:
-    """Write a network whose logits are the mean of each channel."""
+def write_network(
+    path: Path, used: Preprocessing, *, batch: int | str = "N", pixels: bool = False, softmax: bool = False, **facts
+) -> Path:
+    """Write a network whose logits are the mean of each channel; with `softmax`, it returns probabilities."""
     channels = used.channel_count
     shape = [batch, used.height, used.width, channels] if pixels else [batch, channels, used.height, used.width]
     nodes = [
         helper.make_node("GlobalAveragePool", ["planes" if pixels else "images"], ["means"]),
-        helper.make_node("Flatten", ["means"], ["logits"]),
+        helper.make_node("Flatten", ["means"], ["flat"]),
+        helper.make_node("Softmax" if softmax else "Identity", ["flat"], ["logits"]),
     ]
     if pixels:
         nodes = [
@@ -119,6 +122,18 @@ def test_python_program_prints_the_best_classes_and_writes_logits(name, runtime,
     assert np.allclose(logits[0], wanted.mean((1, 2)), rtol=1e-5)
     powers = np.exp(logits[0] - logits[0].max())
     assert capsys.readouterr().out == f"{image}: {logits[0].argmax()} {powers.max() / powers.sum():.4f}\n"
+
+
+def test_probabilities_of_a_network_are_printed_as_they_are(tmp_path, monkeypatch, capsys):
+    image = write_images(tmp_path)[0]
+    model = write_network(tmp_path / "model.onnx", SETTINGS["default"], softmax=True)
+    bundle(BundleRequest((model,), tmp_path / "b", code=("python", "cpp")))
+    program = tmp_path / "b/code/python/classify.py"
+    monkeypatch.setattr(sys, "argv", [str(program), str(image), "--runtime", "onnxruntime", "--logits", str(tmp_path / "o.npy")])
+    runpy.run_path(str(program), run_name="__main__")
+    printed = [float(line.split()[-1]) for line in capsys.readouterr().out.splitlines()]
+    assert printed == pytest.approx(sorted(np.load(tmp_path / "o.npy")[0], reverse=True), abs=1e-4)
+    assert "false, false, true}" in (tmp_path / "b/code/cpp/bundle.hpp").read_text()
 
 
 def test_programs_are_the_same_bytes_and_in_the_checksums(tmp_path):
