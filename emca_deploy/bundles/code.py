@@ -39,6 +39,7 @@ class _Model:
         layout: Order of the axes of its input.
         classes: Number of classes.
         probabilities: Whether its output holds probabilities, not logits.
+        temperature: Number to divide the logits by before the softmax.
         exact_sums: Whether ONNX Runtime must be asked for exact sums on processors without VNNI.
     """
 
@@ -50,6 +51,7 @@ class _Model:
     layout: Literal["NCHW", "NHWC"]
     classes: int | None
     probabilities: bool
+    temperature: float
     exact_sums: bool
 
 
@@ -127,7 +129,7 @@ def _model(contents: Contents, variant: BundleVariant, runtime: str) -> tuple[_M
         return None, f"takes {image.batch} images at a time"
     exact_sums = runtime == "onnxruntime" and manifest.precision == "int8" and manifest.details.get("weight_bits") != 7
     classes = logits.classes or manifest.num_classes
-    made = (image.dtype, image.layout, classes, logits.softmax, exact_sums)
+    made = (image.dtype, image.layout, classes, logits.softmax, manifest.temperature or 1.0, exact_sums)
     return _Model(runtime, variant.file, image.name, logits.name, *made), ""
 
 

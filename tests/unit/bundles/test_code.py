@@ -21,6 +21,7 @@ from emca_deploy.data.preprocess import decode, normalize, to_pixels
 from emca_deploy.errors import BundleError, UnknownNameError
 from emca_deploy.preprocessing import INTERPOLATIONS, RESIZES, Preprocessing
 
+TEMPERATURE = 2.5
 SIZES = ((37, 53), (90, 41), (24, 24), (300, 200), (31, 190))
 SETTINGS = {
     "default": Preprocessing(24, 28),
@@ -64,7 +65,7 @@ def write_network(
 
 def bundled(folder: Path, name: str, languages: tuple[str, ...] = ("python",)) -> Path:
     """Return the folder of a bundle with programs for a network with these settings."""
-    model = write_network(folder / "model.onnx", SETTINGS[name], pixels=name == "uint8")
+    model = write_network(folder / "model.onnx", SETTINGS[name], pixels=name == "uint8", temperature=TEMPERATURE)
     bundle(BundleRequest((model,), folder / "b", code=languages))
     return folder / "b"
 
@@ -120,7 +121,7 @@ def test_python_program_prints_the_best_classes_and_writes_logits(name, runtime,
     inputs, logits = np.load(files[1]), np.load(files[0])
     assert np.array_equal(inputs[0], wanted.transpose(1, 2, 0) if name == "uint8" else wanted)
     assert np.allclose(logits[0], wanted.mean((1, 2)), rtol=1e-5)
-    powers = np.exp(logits[0] - logits[0].max())
+    powers = np.exp((logits[0] - logits[0].max()) / TEMPERATURE)
     assert capsys.readouterr().out == f"{image}: {logits[0].argmax()} {powers.max() / powers.sum():.4f}\n"
 
 
@@ -133,7 +134,7 @@ def test_probabilities_of_a_network_are_printed_as_they_are(tmp_path, monkeypatc
     runpy.run_path(str(program), run_name="__main__")
     printed = [float(line.split()[-1]) for line in capsys.readouterr().out.splitlines()]
     assert printed == pytest.approx(sorted(np.load(tmp_path / "o.npy")[0], reverse=True), abs=1e-4)
-    assert "false, false, true}" in (tmp_path / "b/code/cpp/bundle.hpp").read_text()
+    assert "false, false, true, 1.0f}" in (tmp_path / "b/code/cpp/bundle.hpp").read_text()
 
 
 def test_programs_are_the_same_bytes_and_in_the_checksums(tmp_path):

@@ -91,10 +91,10 @@ void write_inputs(const std::string& path, const std::vector<std::vector<float>>
     }
 }
 
-std::vector<float> softmax(std::vector<float> values) {
+std::vector<float> softmax(std::vector<float> values, float temperature) {
     const float largest = *std::max_element(values.begin(), values.end());
     for (float& value : values) {
-        value = std::exp(value - largest);
+        value = std::exp((value - largest) / temperature);
     }
     const float sum = std::accumulate(values.begin(), values.end(), 0.0f);
     for (float& value : values) {
@@ -123,7 +123,7 @@ void classify(const Options& options) {
         if (output.size() != std::size(CLASSES)) {
             throw std::runtime_error("the network has " + std::to_string(output.size()) + " outputs");
         }
-        print_best(path, network.model.probabilities ? output : softmax(output), options.top);
+        print_best(path, network.model.probabilities ? output : softmax(output, network.model.temperature), options.top);
         if (!options.logits.empty()) {
             outputs.insert(outputs.end(), output.begin(), output.end());
         }
