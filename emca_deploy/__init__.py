@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from emca_deploy.api.history import add_history, history
     from emca_deploy.api.images import read_preprocessing
     from emca_deploy.api.layers import LayersRequest, layers
+    from emca_deploy.api.layout import lay_out
     from emca_deploy.api.load_bundle import Classified, LoadedBundle, load_bundle
     from emca_deploy.api.models import ModelsReport, models
     from emca_deploy.api.plan import PlanReport, plan
@@ -83,6 +84,7 @@ __all__ = [
     "gate",
     "history",
     "inspect_bundle",
+    "lay_out",
     "layers",
     "load_bundle",
     "load_checkpoint",
@@ -113,6 +115,7 @@ _PLACES = {
     "api.history": ("add_history", "history"),
     "api.images": ("read_preprocessing",),
     "api.layers": ("LayersRequest", "layers"),
+    "api.layout": ("lay_out",),
     "api.load_bundle": ("Classified", "LoadedBundle", "load_bundle"),
     "api.models": ("ModelsReport", "models"),
     "api.plan": ("PlanReport", "plan"),

@@ -44,6 +44,17 @@ def test_deployment_with_the_models_its_engines_were_built_from(deployment, tmp_
     assert all(name in card for name in latencies)
 
 
+def test_layout_of_a_deployment_has_the_model_that_the_server_runs(deployment, tmp_path, capsys):
+    place = tmp_path / "repository"
+    assert run(["bundle", str(deployment), "--layout", "triton", "-o", str(place), "--name", "Fashion", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["layout"], report["name"], report["variant"]["name"]) == ("triton", "fashion", "fp32-onnx")
+    assert [each["name"] for each in report["files"]] == ["README.md", "fashion/1/model.onnx", "fashion/config.pbtxt"]
+    assert (place / "fashion/1/model.onnx").read_bytes() == (deployment / "model.onnx").read_bytes()
+    assert run(["bundle", str(deployment / "0.engine"), "--layout", "kserve", "-o", str(tmp_path / "none")]) == 2
+    assert not (tmp_path / "none").exists()
+
+
 def test_missing_engine_is_named(deployment, tmp_path, capsys):
     (deployment / "0.engine").unlink()
     assert run(["bundle", str(deployment), "-o", str(tmp_path / "m.emca")]) == 2
