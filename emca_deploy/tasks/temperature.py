@@ -16,6 +16,9 @@ LEAST_IMAGES = 100
 """Fewest images to fit and judge a temperature with."""
 
 _BOUNDS = (0.05, 20.0)
+
+_USUAL = (0.5, 2.0)
+"""Temperatures that a quantized network may need; one outside of these has lost its classes, which no temperature brings back."""
 _STEPS = 60
 _DRAWS = 400
 
@@ -58,7 +61,7 @@ def judge_temperature(logits: Float32Array, reference: Float32Array, labels: Int
     temperature = fit_temperature(logits[::2], reference[::2])
     own, theirs = logits[1::2], reference[1::2]
     before, after = (_divergence(own, theirs, 1 / each) for each in (1.0, temperature))
-    if after >= before:  # chance of the fitted half only: the confidences are as good without
+    if after >= before or not _USUAL[0] <= temperature <= _USUAL[1]:  # chance of the fitted half, or another network
         temperature, after = 1.0, before
     errors = None if labels is None else _Errors(own, theirs, labels[1::2], temperature)
     return TemperatureFit(

@@ -47,10 +47,15 @@ def test_a_temperature_that_helps_only_the_images_it_was_fitted_on_is_not_taken(
     assert found.divergence_after == found.divergence_before
 
 
+def test_a_network_that_has_lost_its_classes_gets_none():
+    logits, labels = answers(400)
+    assert judge_temperature(np.roll(logits, 1, axis=1), logits, labels).temperature == 1
+
+
 def test_without_labels_the_divergence_remains():
     logits, _ = answers(200)
-    found = judge_temperature(2 * logits, logits, None)
-    assert found.temperature == pytest.approx(2, rel=1e-3)
+    found = judge_temperature(np.float32(1.5) * logits, logits, None)
+    assert found.temperature == pytest.approx(1.5, rel=1e-3)
     assert (found.ece_before, found.ece_after, found.ece_reference, found.ece_difference_ci95) == (None,) * 4
 
 
