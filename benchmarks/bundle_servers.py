@@ -1,6 +1,6 @@
 """Check that MLflow, with the folder of `bundle --layout mlflow`, gives the classes of `validate` on real images.
 
-    python benchmarks/bundle_servers.py                     # installs mlflow in a new environment first; about five minutes
+    python benchmarks/bundle_servers.py                     # installs mlflow in a new environment first; about ten minutes
     python benchmarks/bundle_servers.py --environment DIR   # an environment that is made once, and used again
     python benchmarks/bundle_servers.py --images 40         # fewer of the 2,000 bundled test images (Fashion-MNIST)
 
