@@ -10,7 +10,7 @@ from emca_deploy.bundles.templating import ENDING, TEMPLATES, environment
 from emca_deploy.errors import BundleError, EmcaError
 from emca_deploy.onnx_file.file import OnnxFile
 from emca_deploy.onnx_file.header import dtype_name
-from emca_deploy.preprocessing import MAX_PIXELS, Preprocessing, sides
+from emca_deploy.preprocessing import MAX_PIXELS, PILLOW_INTERPOLATIONS, Preprocessing, sides
 from emca_deploy.results.bundle import BundleVariant
 
 __all__ = ["LANGUAGES", "programs"]
@@ -18,9 +18,6 @@ __all__ = ["LANGUAGES", "programs"]
 LANGUAGES = ("python", "cpp")
 RUNTIMES = ("openvino", "onnxruntime")
 """Backends whose libraries the programs can use; the first one that a bundle has a model for is the default."""
-
-FILTERS = ("bilinear", "bicubic", "nearest", "lanczos")
-"""Filters of `resample.hpp`, which are Pillow's."""
 
 _FOLDER = "code"
 _REMEDY = "bundle the ONNX file of a classifier that takes one image, or any number, or leave --code out"
@@ -93,7 +90,7 @@ def _preprocessing(contents: Contents) -> Preprocessing:
         raise BundleError(
             "--code: nobody stated the preprocessing of these models", "state it when you export them, or leave --code out"
         )
-    if used.interpolation not in FILTERS:
+    if used.interpolation not in PILLOW_INTERPOLATIONS:
         raise BundleError(f"--code: the programs cannot resize by '{used.interpolation}'", "leave --code out")
     return used
 

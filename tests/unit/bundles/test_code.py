@@ -15,11 +15,11 @@ from PIL import Image
 
 from emca_deploy.api.bundle import BundleRequest, bundle
 from emca_deploy.artifacts import Manifest, write_manifest
-from emca_deploy.bundles.code import FILTERS, _c_text
+from emca_deploy.bundles.code import _c_text
 from emca_deploy.cli import run
 from emca_deploy.data.preprocess import decode, normalize, to_pixels
 from emca_deploy.errors import BundleError, UnknownNameError
-from emca_deploy.preprocessing import INTERPOLATIONS, RESIZES, Preprocessing
+from emca_deploy.preprocessing import RESIZES, Preprocessing
 
 TEMPERATURE = 2.5
 SIZES = ((37, 53), (90, 41), (24, 24), (300, 200), (31, 190))
@@ -162,7 +162,7 @@ def test_programs_use_only_runtimes_that_the_bundle_has_a_model_for(tmp_path):
     assert not (tmp_path / "b/code/cpp/openvino.cpp").exists()
 
 
-def test_programs_know_every_field_and_filter_of_a_preprocessing():
+def test_programs_know_every_field_of_a_preprocessing():
     known = {
         "image_size",
         "resize_size",
@@ -177,7 +177,6 @@ def test_programs_know_every_field_and_filter_of_a_preprocessing():
         "exif",
     }
     assert {field.name for field in fields(Preprocessing)} - {"assumed"} == known
-    assert set(FILTERS) <= set(INTERPOLATIONS)
     assert {used.resize for used in SETTINGS.values()} == set(RESIZES)
 
 
@@ -213,7 +212,8 @@ def test_what_no_program_can_run_is_refused(tmp_path, capsys):
     used = SETTINGS["default"]
     batch = write_network(tmp_path / "batch.onnx", used, batch=4)
     tensorrt = write_network(tmp_path / "trt.onnx", used, backend="tensorrt")
-    for model in (batch, tensorrt):
+    opencv = write_network(tmp_path / "opencv.onnx", Preprocessing(24, interpolation="opencv-linear"))
+    for model in (batch, tensorrt, opencv):
         with pytest.raises(BundleError, match="--code"):
             bundle(BundleRequest((model,), tmp_path / "b", code=("cpp",)))
     with pytest.raises(UnknownNameError):
