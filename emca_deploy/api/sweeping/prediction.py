@@ -2,7 +2,10 @@
 
 Logarithms of latencies are a Gaussian process (Rasmussen and Williams, 2006, chapter 2): the prior mean is what the probes
 predict, and deviations from it are shared by cells of the same model, size, backend, precision, batch and threads. What one cell
-shows is thereby used for all that resemble it. Accuracies are another one, by model, size and precision.
+shows is thereby used for all that resemble it. Accuracies are another one, by model, size and precision: a larger size or another
+precision changes those of all models alike, and a network in fp32 answers alike on every backend.
+
+The deviations are rounded from those most likely for 40 measured cells of five networks (benchmarks/LOG.md).
 """
 
 from collections.abc import Callable, Sequence
@@ -21,19 +24,24 @@ NOISE = 0.02
 
 _Key = Callable[[SweepCell], object]
 _LATENCY: tuple[tuple[float, _Key], ...] = (
-    (0.15, lambda cell: (cell.target, cell.model)),
-    (0.10, lambda cell: (cell.target, cell.model, cell.image_size)),
+    (0.05, lambda cell: (cell.target, cell.model)),
+    (0.05, lambda cell: (cell.target, cell.model, cell.image_size)),
+    (0.04, lambda cell: (cell.target, cell.model, cell.precision)),
     (0.20, lambda cell: (cell.target, cell.backend, cell.precision)),
+    (0.05, lambda cell: (cell.target, cell.backend, cell.precision, cell.image_size)),
     (0.12, lambda cell: (cell.target, cell.backend, cell.precision, cell.scenario, cell.batch, cell.threads)),
-    (0.10, lambda cell: (cell.target, cell.model, cell.backend, cell.precision)),
-    (0.05, lambda cell: cell),
+    (0.05, lambda cell: (cell.target, cell.model, cell.backend, cell.precision)),
+    (0.08, lambda cell: cell),
 )
 """Standard deviations of the logarithm of a latency that cells with an equal key share."""
 
 _ACCURACY: tuple[tuple[float, _Key], ...] = (
     (8.0, lambda cell: cell.model),
-    (2.0, lambda cell: (cell.model, cell.image_size)),
-    (0.3, lambda cell: (cell.model, cell.image_size, cell.precision, cell.backend)),
+    (2.0, lambda cell: cell.image_size),
+    (1.0, lambda cell: (cell.model, cell.image_size)),
+    (0.3, lambda cell: cell.precision),
+    (0.2, lambda cell: (cell.model, cell.precision)),
+    (0.1, lambda cell: (cell.model, cell.image_size, cell.precision, None if cell.precision == "fp32" else cell.backend)),
 )
 """Standard deviations of an accuracy in points that cells with an equal key share."""
 
