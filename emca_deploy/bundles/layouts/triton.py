@@ -47,9 +47,8 @@ def repository(served: Served) -> dict[str, str | Path]:
     """
     for tensor in (*served.inputs, *served.outputs):
         if tensor.dtype not in TYPES:
-            raise BundleError(
-                f"{served.variant.file}: '{tensor.name}' is {tensor.dtype}, which Triton does not take", "use an ONNX model"
-            )
+            problem = f"{served.variant.file}: '{tensor.name}' is {tensor.dtype}, which Triton does not take"
+            raise BundleError(problem, "export the model with float32 inputs and outputs")
     engine = served.library == _TENSORRT
     largest = _max_batch(served)
     config = rendered(
@@ -109,9 +108,10 @@ def request_of(served: Served) -> str:
     """Return how to ask a server of the Open Inference Protocol."""
     image = served.inputs[0]
     sizes = ", ".join("1" if isinstance(size, str) else str(size) for size in image.shape)
+    datatype = TYPES.get(image.dtype, image.dtype.upper())
     return (
         f"POST `/v2/models/{served.name}/infer` with\n\n"
-        f'    {{"inputs": [{{"name": "{image.name}", "shape": [{sizes}], "datatype": "{TYPES[image.dtype]}", "data": [...]}}]}}'
+        f'    {{"inputs": [{{"name": "{image.name}", "shape": [{sizes}], "datatype": "{datatype}", "data": [...]}}]}}'
     )
 
 
