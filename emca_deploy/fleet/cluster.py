@@ -19,8 +19,11 @@ SCHEMES = ("tcp", "tls")
 STARTED = {
     "distributed.nanny.pre-spawn-environ": {},
     "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "10s",
+    "distributed.worker.memory.monitor-interval": "1s",
 }
-"""Settings of local workers: the environment of this process, and no profiler, which would take time of what is measured."""
+"""Settings of local workers: the environment of this process, and little watching, which would take time of what is measured."""
 
 
 @dataclass(frozen=True)
