@@ -16,6 +16,7 @@ from emca_deploy.results.fleet import FleetReport
 from emca_deploy.results.history import HistoryReport
 from emca_deploy.results.latency import CompareReport, ProfileReport
 from emca_deploy.results.layers import LayersReport
+from emca_deploy.results.logits_comparison import LogitsComparison
 from emca_deploy.results.requirements import RequirementsReport
 from emca_deploy.results.run import ImageAnswer
 from emca_deploy.results.sensitivity import SensitivityReport
@@ -28,6 +29,7 @@ __all__ = ["SCHEMAS", "schema_of"]
 SCHEMAS: dict[str, Any] = {
     "profile": ProfileReport,
     "compare": CompareReport,
+    "compare-logits": LogitsComparison,
     "validate": AccuracyReport,
     "validate-detection": DetectionReport,
     "tune": TuneReport,

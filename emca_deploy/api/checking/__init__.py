@@ -1,1 +1,1 @@
-"""The images that a program's own preprocessing is compared on, and the comparison."""
+"""What a user's own program or another machine gives, compared with what it should give."""

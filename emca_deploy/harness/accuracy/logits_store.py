@@ -23,7 +23,7 @@ from emca_deploy.tasks.flips import ImageNames
 from emca_deploy.tasks.registry import TASKS
 from emca_deploy.tasks.task import Answers, Task
 
-__all__ = ["Kept", "LogitsStore", "partial_path"]
+__all__ = ["Kept", "LogitsStore", "partial_path", "read_kept"]
 
 SAVE_EVERY_S = 5.0
 """The most that a killed run loses; one that is interrupted or fails loses nothing."""
@@ -122,18 +122,7 @@ class LogitsStore:
     def _read(self, path: Path) -> Kept | None:
         if not path.exists():
             return None
-        try:
-            arrays = read_arrays(path)
-            self._check(path, dict(json.loads(str(arrays["key"]))))
-            answers = self._task.answers(arrays)
-            labels = np.asarray(arrays["labels"], np.int64) if "labels" in arrays else None
-            indices = tuple(map(int, arrays["indices"])) if "indices" in arrays else None
-            files, classes = (tuple(map(str, arrays[name])) for name in ("files", "classes"))
-            _check_shapes(len(answers), labels, indices, files)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
-            problem = f"{path}: not an emca-deploy file of logits: {exc}"
-            raise InputError(problem, "give another file, or remove this one to run all images again") from exc
-        return Kept(answers, labels, ImageNames(classes, indices, files))
+        return read_kept(path, self._task, self._check)[0]
 
     def _check(self, path: Path, key: Mapping[str, Any]) -> None:
         names = sorted({*key, *self._key})
@@ -141,6 +130,31 @@ class LogitsStore:
         if other:
             problem = f"{path}: has the logits of another run, which differs in: {', '.join(other)}"
             raise InputError(problem, "give another file")
+
+
+def read_kept(
+    path: Path,
+    task: Task = TASKS["classification"],
+    check: Callable[[Path, Mapping[str, Any]], None] = lambda path, key: None,
+) -> tuple[Kept, dict[str, Any]]:
+    """Return the run in a file, and its key, after `check` accepted it.
+
+    Raises:
+        InputError: the file cannot be read, or is of another kind.
+    """
+    try:
+        arrays = read_arrays(path)
+        key = dict(json.loads(str(arrays["key"])))
+        check(path, key)
+        answers = task.answers(arrays)
+        labels = np.asarray(arrays["labels"], np.int64) if "labels" in arrays else None
+        indices = tuple(map(int, arrays["indices"])) if "indices" in arrays else None
+        files, classes = (tuple(map(str, arrays[name])) for name in ("files", "classes"))
+        _check_shapes(len(answers), labels, indices, files)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
+        problem = f"{path}: not an emca-deploy file of logits: {exc}"
+        raise InputError(problem, "give another file, or remove this one to run all images again") from exc
+    return Kept(answers, labels, ImageNames(classes, indices, files)), key
 
 
 def _comparable(name: str, value: Any) -> Any:

@@ -60,7 +60,18 @@ READERS = {
 }
 """Readers of each command's document; no code reads the others."""
 
-PRINTED = ("bundle", "bundle-layout", "check-preprocess", "compare", "fleet", "gate", "history", "report", "run")
+PRINTED = (
+    "bundle",
+    "bundle-layout",
+    "check-preprocess",
+    "compare",
+    "compare-logits",
+    "fleet",
+    "gate",
+    "history",
+    "report",
+    "run",
+)
 """Commands whose documents no code reads."""
 
 NOW = {"profile": 2, "deploy": 2, "validate": 1, "validate-detection": 1, "tune": 1, "layers": 1, "sensitivity": 1}

@@ -1,0 +1,101 @@
+"""`compare` on files of logits: two runs of `validate`, from one machine or two, and the noise floor between equal runs."""
+
+from pathlib import Path
+
+import numpy as np
+
+from emca_deploy.arrays import Float32Array
+from emca_deploy.errors import InputError
+from emca_deploy.harness.accuracy.logits_store import Kept, read_kept
+from emca_deploy.results.logits_comparison import ChangedPredictions, LogitsComparison
+from emca_deploy.stats.confidence import share_interval
+from emca_deploy.stats.estimates import paired_difference_ci
+from emca_deploy.tasks.detections import Detections
+from emca_deploy.tasks.flips import find_flips
+from emca_deploy.tasks.logits import predicted, signal_to_noise_db
+
+__all__ = ["compare_logits"]
+
+SUFFIX = ".npz"
+CONFIDENCE = 0.95
+_DATA = ("data set", "limit", "images")
+_REMEDY = "compare two runs of `validate --logits` on the same images"
+
+
+def compare_logits(a: Path | str, b: Path | str, floor: Path | str | None = None) -> LogitsComparison:
+    """Compare the answers of two runs of `validate --logits`, which may come from different machines.
+
+    Args:
+        a: File of a run.
+        b: File of another run on the same images.
+        floor: File of a run equal to `a`, with other threads, another batch or after a restart: predictions that change between
+            these two are noise, and those from `a` to `b` are compared with them.
+
+    Raises:
+        InputError: a file cannot be read, is of a detector, or of other images.
+    """
+    first, second = _read(Path(a)), _read(Path(b))
+    _check_alike(first, second)
+    ours, theirs = _logits(first), _logits(second)
+    before, after = predicted(ours), predicted(theirs)
+    changed, labels = before != after, first[1].labels
+    flips = find_flips(after, before, labels, first[1].names).images if changed.any() else ()
+    drop = None
+    if labels is not None:
+        lost = int(((before == labels) & (after != labels)).sum())
+        won = int(((before != labels) & (after == labels)).sum())
+        drop = (100 * (lost - won) / len(labels), _percent(paired_difference_ci(lost, won, len(labels))))
+    noise = None
+    if floor is not None:
+        third = _read(Path(floor))
+        _check_alike(first, third)
+        noise = before != predicted(_logits(third))
+    only = None if noise is None else (int((changed & ~noise).sum()), int((noise & ~changed).sum()))
+    return LogitsComparison(
+        a=str(a),
+        b=str(b),
+        images=len(before),
+        changed=_changed(int(changed.sum()), len(before)),
+        equal_images=int((ours == theirs).all(axis=1).sum()),
+        largest_difference=float(np.abs(ours.astype(np.float64) - theirs).max()),
+        sqnr_db=signal_to_noise_db(ours, theirs),
+        top1_drop=None if drop is None else drop[0],
+        top1_drop_ci95=None if drop is None else drop[1],
+        flips=flips,
+        floor=None if noise is None else _changed(int(noise.sum()), len(before)),
+        above_floor=None if only is None else 100 * (only[0] - only[1]) / len(before),
+        above_floor_ci95=None if only is None else _percent(paired_difference_ci(*only, len(before))),
+    )
+
+
+_Run = tuple[Path, Kept, dict[str, object]]
+
+
+def _read(path: Path) -> _Run:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file", _REMEDY)
+    return path, *read_kept(path)
+
+
+def _check_alike(first: _Run, second: _Run) -> None:
+    """Refuse runs on other images, or of networks with other classes."""
+    other = [name for name in _DATA if first[2].get(name) != second[2].get(name)]
+    if other:
+        raise InputError(f"{first[0]} and {second[0]}: are runs on different images ({', '.join(other)})", _REMEDY)
+    if _logits(first).shape != _logits(second).shape:
+        raise InputError(f"{first[0]} and {second[0]}: have different numbers of images or classes", _REMEDY)
+
+
+def _logits(run: _Run) -> Float32Array:
+    answers = run[1].answers
+    if isinstance(answers, Detections):
+        raise InputError(f"{run[0]}: has detections, no logits", "compare the files of two classifiers")
+    return answers
+
+
+def _changed(count: int, total: int) -> ChangedPredictions:
+    return ChangedPredictions(count, 100 * count / total, _percent(share_interval(count, total, CONFIDENCE)))
+
+
+def _percent(limits: tuple[float, float]) -> tuple[float, float]:
+    return 100 * limits[0], 100 * limits[1]

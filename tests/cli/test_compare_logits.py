@@ -1,0 +1,85 @@
+import json
+
+import numpy as np
+import pytest
+
+from emca_deploy.cli import run
+from emca_deploy.harness.accuracy.logits_store import Kept, LogitsStore
+from emca_deploy.tasks.flips import ImageNames
+
+
+def logits(images=2000, seed=0):
+    return np.random.default_rng(seed).normal(size=(images, 5)).astype(np.float32)
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """Return a function that writes a run's file, and returns its path."""
+
+    def write(name, answers, data="x", labels=None):
+        path = tmp_path / f"{name}.npz"
+        LogitsStore(path, {"data set": data, "model": name}).complete(Kept(answers, labels, ImageNames()))
+        return path
+
+    return write
+
+
+def compare(capsys, *words):
+    assert run(["compare", *map(str, words), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_equal_files_change_nothing(kept, capsys):
+    found = compare(capsys, kept("a", logits()), kept("b", logits()))
+    assert (found["changed"]["images"], found["equal_images"], found["sqnr_db"]) == (0, 2000, None)
+    low, high = found["changed"]["ci95"]
+    assert (low, high) == (0, pytest.approx(100 * (1 - 0.025 ** (1 / 2000)), rel=1e-3))  # Clopper and Pearson, nothing of n
+
+
+def test_changed_predictions_are_counted_and_named(kept, capsys):
+    other = logits()
+    other[:20] = np.roll(other[:20], 1, axis=1)
+    labels = logits().argmax(1)
+    found = compare(capsys, kept("a", logits(), labels=labels), kept("b", other))
+    assert (found["changed"]["images"], found["changed"]["percent"], found["equal_images"]) == (20, 1.0, 1980)
+    assert found["top1_drop"] == pytest.approx(1.0)
+    assert [flip["index"] for flip in found["flips"]][:3] == [0, 1, 2]
+
+
+def test_the_noise_floor_is_taken_off(kept, capsys):
+    noisy, other = logits(), logits()
+    noisy[:10] = np.roll(noisy[:10], 1, axis=1)  # an equal run
+    other[5:40] = np.roll(other[5:40], 1, axis=1)
+    found = compare(capsys, kept("a", logits()), kept("b", other), "--floor", kept("c", noisy))
+    assert (found["changed"]["images"], found["floor"]["images"]) == (35, 10)
+    assert found["above_floor"] == pytest.approx(100 * 25 / 2000)
+    low, high = found["above_floor_ci95"]
+    assert 0 < low < 1.25 < high
+
+
+def test_equal_noise_shows_no_difference_in_most_pairs(kept, capsys):
+    random, wrong = np.random.default_rng(5), 0
+    base = kept("a", logits())
+    for number in range(20):
+        runs = []
+        for _ in range(2):
+            answers = logits()
+            rows = random.random(2000) < 0.003
+            answers[rows] = np.roll(answers[rows], 1, axis=1)
+            runs.append(answers)
+        found = compare(capsys, base, kept(f"b{number}", runs[0]), "--floor", kept(f"c{number}", runs[1]))
+        low, high = found["above_floor_ci95"]
+        wrong += low > 0 or high < 0
+    assert wrong <= 3
+
+
+@pytest.mark.parametrize("words", [("none.npz", "none.npz"), ("text.npz", "text.npz")])
+def test_files_that_are_no_logits_are_refused(words, refused, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.npz").write_text("no arrays")
+    refused("compare", *words)
+
+
+def test_runs_on_other_images_are_refused(kept, refused):
+    assert "different images" in refused("compare", kept("a", logits()), kept("b", logits(), data="y"))
+    assert "numbers of images" in refused("compare", kept("a", logits()), kept("b", logits(10)))
