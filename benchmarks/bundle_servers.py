@@ -32,7 +32,7 @@ import numpy.typing as npt
 from emca_deploy.api.bundle import BundleRequest
 from emca_deploy.api.calibrate import CalibrateRequest, calibrate
 from emca_deploy.api.export import ExportRequest, export
-from emca_deploy.api.layout import lay_out
+from emca_deploy.api.lay_out import lay_out
 from emca_deploy.api.validate import ValidateRequest, validate
 from emca_deploy.artifacts import write_json
 from emca_deploy.data.bundled import BUNDLED_PREPROCESSING, bundled_calibration_images, bundled_checkpoint, bundled_test_images

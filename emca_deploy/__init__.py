@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from emca_deploy.api.gate import GateRequest, gate
     from emca_deploy.api.history import add_history, history
     from emca_deploy.api.images import read_preprocessing
+    from emca_deploy.api.lay_out import lay_out
     from emca_deploy.api.layers import LayersRequest, layers
-    from emca_deploy.api.layout import lay_out
     from emca_deploy.api.load_bundle import Classified, LoadedBundle, load_bundle
     from emca_deploy.api.models import ModelsReport, models
     from emca_deploy.api.plan import PlanReport, plan
@@ -115,7 +115,7 @@ _PLACES = {
     "api.history": ("add_history", "history"),
     "api.images": ("read_preprocessing",),
     "api.layers": ("LayersRequest", "layers"),
-    "api.layout": ("lay_out",),
+    "api.lay_out": ("lay_out",),
     "api.load_bundle": ("Classified", "LoadedBundle", "load_bundle"),
     "api.models": ("ModelsReport", "models"),
     "api.plan": ("PlanReport", "plan"),

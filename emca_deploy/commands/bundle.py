@@ -44,7 +44,7 @@ def command(
       emca-deploy bundle out --layout triton -o model_repository
     """
     from emca_deploy.api.bundle import BundleRequest, bundle
-    from emca_deploy.api.layout import lay_out
+    from emca_deploy.api.lay_out import lay_out
     from emca_deploy.reporting.bundle import print_bundle, print_layout
 
     languages = tuple(part.strip() for part in code.split(",")) if code else ()

@@ -14,7 +14,7 @@ import yaml
 from google.protobuf import text_format
 
 from emca_deploy.api.bundle import BundleRequest
-from emca_deploy.api.layout import lay_out
+from emca_deploy.api.lay_out import lay_out
 from emca_deploy.artifacts import Manifest, write_manifest
 from emca_deploy.bundles.layouts.registry import LAYOUTS
 from emca_deploy.errors import BundleError, EmcaError, OutputError
