@@ -55,7 +55,13 @@ _PREPROCESSING = (
         help="Size in pixels before the crop.",
     ),
     option("--crop-pct", type=click.FloatRange(0, 1, min_open=True), help="Share that the crop keeps, instead of --resize-size."),
-    option("--interpolation", type=click.Choice(INTERPOLATIONS), unset="bilinear", help="Interpolation of the resize."),
+    option(
+        "--interpolation",
+        type=click.Choice(INTERPOLATIONS),
+        metavar="NAME",
+        unset="bilinear",
+        help=f"Interpolation of the resize: {', '.join(INTERPOLATIONS)}.",
+    ),
     option("--pad", type=click.Choice(PADS), unset="center", help="Position of the image in a letterbox."),
     option(
         "--pad-value",

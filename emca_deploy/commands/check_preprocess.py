@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from emca_deploy.commands import _completions as completions
 from emca_deploy.commands._console import echo, json_option, show
 from emca_deploy.commands._label_options import label_options
 from emca_deploy.commands._progress_bars import stages
@@ -15,7 +16,7 @@ __all__ = ["command"]
 
 @click.command("check-preprocess")
 @click.argument("model", metavar="MODEL", type=INPUT)
-@click.argument("words", metavar="-- COMMAND", nargs=-1, required=True)
+@click.argument("words", metavar="-- COMMAND", nargs=-1, required=True, shell_complete=completions.files)
 @option("--data", type=INPUT, help="Labelled images, to measure what a mistake costs in top-1.")
 @option("--limit", type=click.IntRange(1), default=500, metavar="N", help="Use at most N of these images.")
 @option(
