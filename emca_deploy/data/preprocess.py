@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "IMAGE_SUFFIXES",
     "Placement",
+    "Rounding",
     "decode",
     "decoded_size",
     "normalize",
@@ -160,7 +161,25 @@ def to_rgb(image: "Image") -> "Image":
     return image.convert("RGB")
 
 
-def to_pixels(image: "Image", preprocessing: Preprocessing, name: str = "image") -> Float32Array:
+@dataclass(frozen=True)
+class Rounding:
+    """How sizes and places that are no whole pixels are rounded; the defaults are torchvision's.
+
+    Attributes:
+        crop: first row and column of the centre crop: "even" (half to even), "floor" or "ceil".
+        long_side: longer side after "shortest": "floor" or "round".
+    """
+
+    crop: str = "even"
+    long_side: str = "floor"
+
+
+TORCHVISION = Rounding()
+
+
+def to_pixels(
+    image: "Image", preprocessing: Preprocessing, name: str = "image", rounding: Rounding = TORCHVISION
+) -> Float32Array:
     """Return one image at the network's size and in its channels, (channels, height, width) float32 of 0 to 255.
 
     Raises:
@@ -169,8 +188,8 @@ def to_pixels(image: "Image", preprocessing: Preprocessing, name: str = "image")
     image = to_rgb(image)
     if preprocessing.channels == "gray":
         image = image.convert("L")
-    values = np.atleast_3d(np.asarray(_resized(image, preprocessing, name)))
-    return _fitted(values[:, :, ::-1] if preprocessing.channels == "bgr" else values, preprocessing)
+    values = np.atleast_3d(np.asarray(_resized(image, preprocessing, name, rounding)))
+    return _fitted(values[:, :, ::-1] if preprocessing.channels == "bgr" else values, preprocessing, rounding)
 
 
 @dataclass(frozen=True)
@@ -191,8 +210,9 @@ class Placement:
     def of(cls, size: tuple[int, int], preprocessing: Preprocessing) -> "Placement":
         """Return it for an image of `size` (height, width), turned upright where `preprocessing` does so."""
         height, width = size
-        wide, tall = (width, height) if preprocessing.resize == "none" else _resized_size((width, height), preprocessing)
-        (rows, top), (columns, left) = _spans((tall, wide), preprocessing)
+        unchanged = preprocessing.resize == "none"
+        wide, tall = (width, height) if unchanged else _resized_size((width, height), preprocessing, TORCHVISION)
+        (rows, top), (columns, left) = _spans((tall, wide), preprocessing, TORCHVISION)
         return cls((wide / width, tall / height), (left.start - columns.start, top.start - rows.start), size)
 
     def to_image(self, boxes: Float32Array) -> Float32Array:
@@ -209,10 +229,10 @@ def normalize(pixels: Float32Array, preprocessing: Preprocessing) -> Float32Arra
     return pixels
 
 
-def _resized(image: "Image", preprocessing: Preprocessing, name: str) -> "Image":
+def _resized(image: "Image", preprocessing: Preprocessing, name: str, rounding: Rounding) -> "Image":
     if preprocessing.resize == "none":
         return image
-    width, height = _resized_size(image.size, preprocessing)
+    width, height = _resized_size(image.size, preprocessing, rounding)
     if width * height > MAX_PIXELS:
         problem = f"{name}: {image.width}x{image.height} is too narrow: resized it has over {MAX_PIXELS} pixels"
         raise DataError(problem, "crop or remove it")
@@ -229,7 +249,7 @@ def resized(image: "Image", size: tuple[int, int], interpolation: str) -> "Image
     return image.resize((size[1], size[0]), Image.Resampling[interpolation.upper()])
 
 
-def _resized_size(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int]:
+def _resized_size(size: tuple[int, int], preprocessing: Preprocessing, rounding: Rounding) -> tuple[int, int]:
     """Return the (width, height) in pixels to which an image of `size` (width, height) is resized before crop and padding."""
     width, height = size
     if preprocessing.resize == "squash":
@@ -240,16 +260,17 @@ def _resized_size(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[
         return max(1, round(width * ratio)), max(1, round(height * ratio))
     if isinstance(preprocessing.resize_size, int):
         short = preprocessing.resize_size
-        long = int(short * max(width, height) / min(width, height))  # torchvision truncates too
+        exact = short * max(width, height) / min(width, height)
+        long = int(exact) if rounding.long_side == "floor" else round(exact)
         return (short, long) if width <= height else (long, short)
     tall, wide = preprocessing.resize_size
     ratio = min(height / tall, width / wide)  # as timm covers a size that is not square
     return round(width / ratio), round(height / ratio)
 
 
-def _fitted(values: npt.NDArray[np.uint8], preprocessing: Preprocessing) -> Float32Array:
+def _fitted(values: npt.NDArray[np.uint8], preprocessing: Preprocessing, rounding: Rounding) -> Float32Array:
     """Crop and pad an image (h, w, channels) to the input's size: (channels, height, width) float32."""
-    (rows, tall), (columns, wide) = _spans(values.shape[:2], preprocessing)
+    (rows, tall), (columns, wide) = _spans(values.shape[:2], preprocessing, rounding)
     cut = values[rows, columns].transpose(2, 0, 1)
     if cut.shape == preprocessing.shape:
         return cut.astype(np.float32, order="C")
@@ -259,16 +280,20 @@ def _fitted(values: npt.NDArray[np.uint8], preprocessing: Preprocessing) -> Floa
     return pixels
 
 
-def _spans(size: tuple[int, ...], preprocessing: Preprocessing) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+def _spans(
+    size: tuple[int, ...], preprocessing: Preprocessing, rounding: Rounding
+) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
     """Return `_span` of the rows and of the columns of a resized image of `size` (height, width)."""
     at_end = preprocessing.resize == "letterbox" and preprocessing.pad == "end"
-    return _span(size[0], preprocessing.height, at_end), _span(size[1], preprocessing.width, at_end)
+    wanted = preprocessing.height, preprocessing.width
+    return _span(size[0], wanted[0], at_end, rounding.crop), _span(size[1], wanted[1], at_end, rounding.crop)
 
 
-def _span(have: int, want: int, at_end: bool) -> tuple[slice, slice]:
+def _span(have: int, want: int, at_end: bool, rounding: str) -> tuple[slice, slice]:
     """Return which of `have` pixels are kept, and their place among `want` pixels."""
     if have > want:
-        start = round((have - want) / 2)  # half to even, as torchvision
+        twice = have - want
+        start = {"even": round(twice / 2), "floor": twice // 2, "ceil": (twice + 1) // 2}[rounding]
         return slice(start, start + want), slice(0, want)
     start = 0 if at_end else (want - have) // 2
     return slice(0, have), slice(start, start + have)

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from itertools import combinations, product
 from typing import Any, Literal
 
-from emca_deploy.data.checking.steps import Geometry, Steps, Values
-from emca_deploy.preprocessing import IMAGENET_MEAN, IMAGENET_STD, INTERPOLATIONS, PADS, Size, sides
+from emca_deploy.data.checking.steps import Steps, Values
+from emca_deploy.preprocessing import IMAGENET_MEAN, IMAGENET_STD, INTERPOLATIONS, PADS, Preprocessing, Size, sides
 
 __all__ = ["Candidate", "Mistake", "candidates"]
 
@@ -41,7 +41,7 @@ class Candidate:
 
 def candidates(right: Steps) -> list[Candidate]:
     """Return the right steps, those with each single mistake, with each pair of them, and without any normalization."""
-    changes = [*_geometry_changes(right.geometry), *_value_changes(right.values)]
+    changes = [*_geometry_changes(right.geometry.used), *_value_changes(right.values)]
     found = [Candidate(right)]
     found += [Candidate(change.of(right), (change.mistake,)) for change in changes]
     found += [
@@ -57,17 +57,19 @@ class _Change:
     """A mistake, with the fields that it changes and their values."""
 
     mistake: Mistake
-    part: Literal["geometry", "values"]
+    part: Literal["used", "rounding", "values"]
     fields: Mapping[str, Any]
 
     def of(self, steps: Steps) -> Steps:
-        changed: Any = replace(getattr(steps, self.part), **self.fields)
-        return Steps(changed, steps.values) if self.part == "geometry" else Steps(steps.geometry, changed)
+        if self.part == "values":
+            return replace(steps, values=replace(steps.values, **self.fields))
+        changed: Any = replace(getattr(steps.geometry, self.part), **self.fields)
+        return replace(steps, geometry=replace(steps.geometry, **{self.part: changed}))
 
 
-def _geometry_changes(right: Geometry) -> Iterator[_Change]:
+def _geometry_changes(right: Preprocessing) -> Iterator[_Change]:
     def change(step: str, found: str, wanted: str, **fields: Any) -> _Change:
-        return _Change(Mistake(step, found, wanted), "geometry", fields)
+        return _Change(Mistake(step, found, wanted), "rounding" if step == "crop rounding" else "used", fields)
 
     turned = {"apply": "turned upright by its EXIF orientation", "ignore": "taken as stored, its EXIF orientation ignored"}
     other = "ignore" if right.exif == "apply" else "apply"
@@ -85,7 +87,7 @@ def _geometry_changes(right: Geometry) -> Iterator[_Change]:
     yield from _of_crop(right, change)
 
 
-def _of_aspect(right: Geometry, change: Callable[..., _Change]) -> Iterator[_Change]:
+def _of_aspect(right: Preprocessing, change: Callable[..., _Change]) -> Iterator[_Change]:
     """Yield other shapes that an image is resized to."""
     size = right.image_size
     shown = "x".join(map(str, sides(size)))
@@ -104,19 +106,18 @@ def _of_aspect(right: Geometry, change: Callable[..., _Change]) -> Iterator[_Cha
         yield change("aspect", found, words["shortest"], resize="squash", resize_size=both)
     if right.resize != "letterbox":
         for value in (0.0, 114.0):
-            filling = (value,) * len(right.filling)
             found = f"kept, the border filled with {value:g}"
-            yield change("aspect", found, words[right.resize], resize="letterbox", filling=filling)
+            yield change("aspect", found, words[right.resize], resize="letterbox", pad_value=value)
         return
     pad = next(name for name in PADS if name != right.pad)
     yield change("padding", f"image at the {'top left' if pad == 'end' else 'center'}", f"pad {right.pad}", pad=pad)
     for value in (0.0, 114.0, 255.0):
         if right.filling != (value,) * len(right.filling):
             wanted = ", ".join(f"{number:g}" for number in right.filling)
-            yield change("padding", f"filled with {value:g}", f"filled with {wanted}", filling=(value,) * len(right.filling))
+            yield change("padding", f"filled with {value:g}", f"filled with {wanted}", pad_value=value)
 
 
-def _of_crop(right: Geometry, change: Callable[..., _Change]) -> Iterator[_Change]:
+def _of_crop(right: Preprocessing, change: Callable[..., _Change]) -> Iterator[_Change]:
     """Yield other sizes and roundings of the crop."""
     if right.resize != "shortest":
         return

@@ -1,14 +1,14 @@
 """Preprocessing in single steps, each of which can be done in another way than the model needs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from emca_deploy.arrays import Float32Array, Float64Array
-from emca_deploy.data.preprocess import resized, to_rgb, upright
-from emca_deploy.preprocessing import Preprocessing, Size, sides
+from emca_deploy.data.preprocess import Rounding, to_pixels, upright
+from emca_deploy.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -18,70 +18,27 @@ __all__ = ["Geometry", "Steps", "Values"]
 
 @dataclass(frozen=True)
 class Geometry:
-    """How an image gets the size of the input; the first fields are as in `Preprocessing`.
+    """How an image gets the size of the input.
 
     Attributes:
-        crop: how the first row and column of the centre crop are rounded: "even" (half to even), "floor" or "ceil".
-        long_side: how the longer side is rounded after "shortest": "floor" or "round".
+        used: a preprocessing in RGB or gray; what it does to values is left out.
+        rounding: how it rounds sizes and places.
     """
 
-    image_size: Size
-    resize_size: Size
-    resize: str
-    interpolation: str
-    pad: str
-    filling: tuple[float, ...]
-    exif: str
-    gray: bool
-    crop: str = "even"
-    long_side: str = "floor"
+    used: Preprocessing
+    rounding: Rounding = field(default_factory=Rounding)
 
     @classmethod
     def of(cls, used: Preprocessing) -> "Geometry":
         """Return the geometry of a preprocessing."""
-        filling = used.filling[::-1] if used.channels == "bgr" else used.filling
-        gray = used.channels == "gray"
-        return cls(used.image_size, used.resize_size, used.resize, used.interpolation, used.pad, filling, used.exif, gray)
+        if used.channels != "bgr":
+            return cls(used)
+        return cls(replace(used, channels="rgb", mean=used.mean[::-1], std=used.std[::-1]))
 
     def pixels(self, image: "Image") -> npt.NDArray[np.float32]:
         """Return an image as it is in its file at the size of the input, (height, width, channels) of 0 to 255 in RGB or gray."""
-        image = to_rgb(upright(image, self.exif))
-        if self.gray:
-            image = image.convert("L")
-        size = self._size(image.height, image.width)
-        values = np.atleast_3d(np.asarray(image if self.resize == "none" else resized(image, size, self.interpolation)))
-        wanted = sides(self.image_size)
-        found = np.empty((*wanted, values.shape[2]), np.float32)
-        found[:] = self.filling
-        at_end = self.resize == "letterbox" and self.pad == "end"
-        (rows, tall), (columns, wide) = (_span(*pair, at_end, self.crop) for pair in zip(values.shape, wanted, strict=False))
-        found[tall, wide] = values[rows, columns]
-        return found
-
-    def _size(self, height: int, width: int) -> tuple[int, int]:
-        if self.resize == "squash":
-            return sides(self.resize_size)
-        if self.resize == "letterbox":
-            wanted = sides(self.image_size)
-            ratio = min(wanted[0] / height, wanted[1] / width)
-            return max(1, round(height * ratio)), max(1, round(width * ratio))
-        if isinstance(self.resize_size, int):
-            exact = self.resize_size * max(height, width) / min(height, width)
-            long = int(exact) if self.long_side == "floor" else round(exact)
-            return (self.resize_size, long) if height <= width else (long, self.resize_size)
-        tall, wide = self.resize_size
-        ratio = min(height / tall, width / wide)
-        return round(height / ratio), round(width / ratio)
-
-
-def _span(have: int, want: int, at_end: bool, rounding: str) -> tuple[slice, slice]:
-    """Return which of `have` pixels are kept, and their place among `want` pixels."""
-    if have > want:
-        twice = have - want
-        start = {"even": round(twice / 2), "floor": twice // 2, "ceil": (twice + 1) // 2}[rounding]
-        return slice(start, start + want), slice(0, want)
-    start = 0 if at_end else (want - have) // 2
-    return slice(0, have), slice(start, start + have)
+        found = to_pixels(upright(image, self.used.exif), self.used, rounding=self.rounding)
+        return np.asarray(found.transpose(1, 2, 0))
 
 
 @dataclass(frozen=True)
