@@ -38,22 +38,15 @@ class PadValueType(click.ParamType[PadValue]):
         except ValueError:
             number = -1.0
         if not 0 <= number <= 255:
-            raise InputError(
-                f"--pad-value {value}: neither 'mean' nor a pixel value from 0 to 255", "for example --pad-value 114"
-            )
+            problem = f"--pad-value {value}: neither 'mean' nor a pixel value from 0 to 255"
+            raise InputError(problem, "for example --pad-value 114")
         return number
 
 
 _PREPROCESSING = (
     image_size_option,
     option("--resize", type=click.Choice(RESIZES), unset="shortest", help="How images are resized before the centre crop."),
-    option(
-        "--resize-size",
-        type=SizeType(),
-        metavar="S|HxW",
-        unset="256/224 of the input",
-        help="Size in pixels before the crop.",
-    ),
+    option("--resize-size", type=SizeType(), metavar="S|HxW", unset="256/224 of the input", help="Size before the crop, pixels."),
     option("--crop-pct", type=click.FloatRange(0, 1, min_open=True), help="Share that the crop keeps, instead of --resize-size."),
     option(
         "--interpolation",
