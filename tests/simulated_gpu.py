@@ -177,7 +177,7 @@ class Engine:
 
     def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
         assert (name, profile) == ("images", 0)
-        return [(count, 3, 4, 4) for count in self.trt.profile]
+        return [(count, *self.trt.tensors["images"][0]) for count in self.trt.profile]
 
     def create_runtime_config(self) -> Any:
         return SimpleNamespace(dynamic_shapes_kernel_specialization_strategy="lazy")
@@ -206,7 +206,10 @@ class Context:
 
         def work() -> None:
             rt = self.trt.rt
-            images = np.frombuffer(rt.buffers[self.places["images"]], np.float32)[: count * 48].reshape(count, 3, 16)
+            sizes, kind = self.trt.tensors["images"]
+            given = np.frombuffer(rt.buffers[self.places["images"]], kind)[: count * 48].reshape(count, *sizes)
+            last = sizes[-1] == 3
+            images = (given.transpose(0, 3, 1, 2) if last else given).reshape(count, 3, 16).astype(np.float32)
             values = {"num_detections": 1, "boxes": 2, "labels": 3}
             for name, (shape, dtype) in list(self.trt.tensors.items())[1:]:
                 found = np.frombuffer(rt.buffers[self.places[name]], dtype)[: count * int(np.prod(shape))]

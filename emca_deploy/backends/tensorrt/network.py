@@ -13,10 +13,10 @@ from emca_deploy.backends.tensorrt.log import BuildLog
 from emca_deploy.backends.tensorrt.versions import Rules
 from emca_deploy.errors import ModelError
 
-__all__ = ["ParsedModel", "float_boundary", "parse_model"]
+__all__ = ["ParsedModel", "engine_boundary", "parse_model"]
 
 NO_PLUGIN = "Plugin not found"
-OUTPUTS = ("float32", "int32")
+IMAGES, OUTPUTS = ("float32", "uint8"), ("float32", "int32")
 MISREAD_REMEDY = "calibrate the fp32 model with --backend {backend}: symmetric int8 with zero point 0"
 
 
@@ -52,7 +52,7 @@ def parse_model(trt: Any, builder: Any, logger: Any, log: BuildLog, source: tupl
         raise ModelError(f"{path}: {backend} would misread it: {log.misreadings()[0]}", MISREAD_REMEDY.format(backend=backend))
     inputs = [_spec(trt, network.get_input(index)) for index in range(network.num_inputs)]
     outputs = [_spec(trt, network.get_output(index)) for index in range(network.num_outputs)]
-    spec = float_boundary(path, inputs, outputs, graph_facts(path, io)).input
+    spec = engine_boundary(path, inputs, outputs, graph_facts(path, io)).native
     if any(isinstance(size, str) for size in spec.shape[1:]):
         raise ModelError(f"{path}: its images have no fixed size: {shape_text(spec.shape)}", "export it with --image-size")
     layers = (network.get_layer(index) for index in range(network.num_layers))
@@ -61,19 +61,19 @@ def parse_model(trt: Any, builder: Any, logger: Any, log: BuildLog, source: tupl
     return ParsedModel(network, spec, len(convolutions), quantized, parser)
 
 
-def float_boundary(path: Path, inputs: list[TensorSpec], outputs: list[TensorSpec], io: ModelIo) -> Boundary:
-    """Return the boundary of a network whose input is (N, C, H, W) float32, and whose outputs hold 32-bit numbers.
+def engine_boundary(path: Path, inputs: list[TensorSpec], outputs: list[TensorSpec], io: ModelIo) -> Boundary:
+    """Return the boundary of a network whose input is float32 or uint8, and whose outputs hold 32-bit numbers.
 
     Raises:
         ModelError: the input or an output is something else, or no output fits a task.
         UnknownNameError: there is no output of the name in `io`.
     """
     found = Boundary.of(path, inputs, outputs, io)
-    if not found.is_plain:
+    if found.native.dtype not in IMAGES:
         spec = found.native
         raise ModelError(
-            f"{path}: input '{spec.name}' is {spec.dtype} {shape_text(spec.shape)}, and TensorRT takes (N, C, H, W) float32 here",
-            "export it again with a float32 input (N, C, H, W)",
+            f"{path}: input is {spec.dtype} {shape_text(spec.shape)}, and TensorRT takes {' or '.join(IMAGES)} here",
+            "export it again with a float32 input",
         )
     other = next((spec for spec in outputs if spec.dtype not in OUTPUTS), None)
     if other is not None:

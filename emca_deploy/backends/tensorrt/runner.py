@@ -10,13 +10,13 @@ import numpy.typing as npt
 from emca_deploy._optional import import_optional
 from emca_deploy.arrays import Float32Array
 from emca_deploy.artifacts import Manifest, TensorSpec, read_manifest
-from emca_deploy.backends.base import Runner, RunOptions, check_batch, check_logits, refuse_precision
+from emca_deploy.backends.base import Runner, RunOptions, check_logits, refuse_precision
 from emca_deploy.backends.engines import engine_io as recorded_io
 from emca_deploy.backends.records import BACKENDS
 from emca_deploy.backends.tensorrt.builder import RtxBuilder, TrtBuilder
 from emca_deploy.backends.tensorrt.cuda import Gpu, GpuFacts, open_gpu
 from emca_deploy.backends.tensorrt.log import BuildLog, attach, started
-from emca_deploy.backends.tensorrt.network import float_boundary
+from emca_deploy.backends.tensorrt.network import engine_boundary
 from emca_deploy.backends.tensorrt.runner_checks import check_gpu_fits, check_profile, check_version, profile_of, read_engine
 from emca_deploy.backends.tensorrt.runner_execution import Execution, engine_io, not_deserialized
 from emca_deploy.backends.tensorrt.settings import TrtSettings
@@ -106,7 +106,7 @@ class TrtRunner(Runner):
         if engine is None:
             raise not_deserialized(str(self._path), log)
         inputs, outputs = engine_io(trt, engine)
-        boundary = self._boundary = float_boundary(self._path, inputs, outputs, recorded_io(manifest, self._options.io))
+        boundary = engine_boundary(self._path, inputs, outputs, recorded_io(manifest, self._options.io))
         spec, self.output, self.softmax, self.task = boundary.input, boundary.output, boundary.softmax, boundary.task
         if isinstance(spec.shape[0], str):
             smallest, likeliest, largest = (int(shape[0]) for shape in engine.get_tensor_profile_shape(spec.name, 0))
@@ -116,7 +116,9 @@ class TrtRunner(Runner):
         if context is None:
             raise not_deserialized(str(self._path), log)
         self._kept = (logger, runtime, engine, context)
-        self._execution = Execution(self._gpu, context, self.input, outputs, room, fixed)
+        native = replace(boundary.native, shape=(self.input.shape[0], *boundary.native.shape[1:]))
+        self._boundary = replace(boundary, input=self.input, native=native)
+        self._execution = Execution(self._gpu, context, native, outputs, room, fixed)
 
     def _batches(self, spec: TensorSpec) -> tuple[TensorSpec, int | None, int]:
         """Return the input as it runs here, the batch if it is fixed, and the largest batch."""
@@ -134,15 +136,22 @@ class TrtRunner(Runner):
         return replace(spec, shape=(fixed, *spec.shape[1:])), fixed, fixed
 
     def infer(self, batch: Float32Array) -> Float32Array:
-        """Return the main output (N, ...) float32 of a batch (N, C, H, W) float32; a failure of CUDA raises another EmcaError."""
+        """Return the main output (N, ...) float32 of a batch (N, C, H, W) float32, or of what `to_native` returns.
+
+        A failure of CUDA raises another EmcaError.
+        """
         if self._execution is None:
             raise RuntimeError("infer on a runner that is not open")
-        check_batch(batch, self.input)
+        native = self._boundary.to_native(batch)
         check_profile(self._path, self._profile, len(batch))
-        self._answers = self._execution.run(batch)
+        self._answers = self._execution.run(native)
         logits = self._boundary.to_logits(self._answers[self.output.name])
         check_logits(str(self._path), logits, batch)
         return logits
+
+    def to_native(self, batch: Float32Array) -> npt.NDArray[Any]:
+        """Return a batch (N, C, H, W) float32 in the type and layout of the engine's input."""
+        return self._boundary.to_native(batch)
 
     def answers(self) -> dict[str, npt.NDArray[Any]]:
         """Return the outputs of the last `infer` that the task reads, by name."""

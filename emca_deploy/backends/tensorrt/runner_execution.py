@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from emca_deploy.arrays import Float32Array
 from emca_deploy.artifacts import TensorSpec
 from emca_deploy.backends.base import named_shape
 from emca_deploy.backends.tensorrt.cuda import Gpu
@@ -56,7 +55,7 @@ class Execution:
         self, gpu: Gpu, context: Any, spec: TensorSpec, outputs: Sequence[TensorSpec], largest: int, fixed: int | None
     ) -> None:
         self._gpu, self._context, self._input = gpu, context, spec
-        self._images = gpu.pinned((largest, *_sizes(spec)))
+        self._images = gpu.pinned((largest, *_sizes(spec)), spec.dtype)
         self._answers = {output.name: gpu.pinned((largest, *_sizes(output)), output.dtype) for output in outputs}
         arrays = {spec.name: self._images, **self._answers}
         self._addresses = {name: gpu.memory(array.nbytes) for name, array in arrays.items()}
@@ -75,8 +74,8 @@ class Execution:
         """Whether calls replay a CUDA graph."""
         return self._graph is not None
 
-    def run(self, batch: Float32Array) -> dict[str, npt.NDArray[Any]]:
-        """Return all outputs by name, in new arrays, of a batch (N, C, H, W) float32 within the profile.
+    def run(self, batch: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
+        """Return all outputs by name, in new arrays, of a batch in the type and layout of the input, within the profile.
 
         Raises:
             ModelError: TensorRT refuses the shape or the call.

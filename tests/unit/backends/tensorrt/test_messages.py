@@ -12,7 +12,7 @@ from emca_deploy.backends.tensorrt import builder
 from emca_deploy.backends.tensorrt.builder import TrtBuild, _failure, _lost_int8
 from emca_deploy.backends.tensorrt.inspect import EngineLayer, EngineTensor
 from emca_deploy.backends.tensorrt.log import BuildLog, attach, started
-from emca_deploy.backends.tensorrt.network import _complaint, _flags, _remedy, float_boundary
+from emca_deploy.backends.tensorrt.network import _complaint, _flags, _remedy, engine_boundary
 from emca_deploy.backends.tensorrt.settings import TrtSettings
 from emca_deploy.backends.tensorrt.versions import rules_of
 from emca_deploy.errors import InputError, MissingError, ModelError
@@ -72,15 +72,19 @@ def test_remedies_follow_what_was_said(text, words):
         ([TensorSpec("images", "float16", IMAGES.shape)], [LOGITS]),
         ([IMAGES], [TensorSpec("logits", "float32", ("n", 2, 1))]),
         ([IMAGES], [TensorSpec("logits", "float16", ("n", 2))]),
-        ([TensorSpec("images", "float32", ("n", 4, 4, 3))], [LOGITS]),
         ([TensorSpec("images", "float32", ("n", 3))], [LOGITS]),
     ],
 )
 def test_networks_of_another_input_or_output(inputs, outputs):
-    found = float_boundary(Path("net"), [IMAGES], [LOGITS], ModelIo())
+    found = engine_boundary(Path("net"), [IMAGES], [LOGITS], ModelIo())
     assert (found.input, found.output, found.task) == (IMAGES, LOGITS, "classification")
     with pytest.raises(ModelError, match="net"):
-        float_boundary(Path("net"), inputs, outputs, ModelIo())
+        engine_boundary(Path("net"), inputs, outputs, ModelIo())
+
+
+def test_plain_pixels_are_an_input():
+    found = engine_boundary(Path("net"), [TensorSpec("images", "uint8", ("n", 4, 4, 3))], [LOGITS], ModelIo())
+    assert (found.native.dtype, found.native.shape, found.input) == ("uint8", ("n", 4, 4, 3), IMAGES)
 
 
 @pytest.mark.parametrize(

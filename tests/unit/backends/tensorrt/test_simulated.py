@@ -246,3 +246,19 @@ def test_a_model_is_built_for_this_gpu_first(
     with model:
         assert model.infer(images_of(1)).shape == (1, 2)
     assert made == [targets, ("net.onnx", 3)]
+
+
+@pytest.mark.parametrize("batch", [-1, 2])
+def test_an_engine_of_plain_pixels_takes_them_and_float_images(
+    opened: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    monkeypatch.setattr(Trt, "tensors", {**Trt.tensors, "images": ((4, 4, 3), np.uint8)})
+    own, _ = opened(batch=batch)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3), np.uint8)
+    images = pixels.transpose(0, 3, 1, 2).astype(np.float32)
+    with own:
+        assert own.input.shape[1:] == (3, 4, 4)
+        assert own.to_native(images).dtype == np.uint8
+        wanted = images[:, :2].sum(axis=(2, 3))
+        for given in (pixels, images):
+            assert np.array_equal(own.infer(given), wanted)
