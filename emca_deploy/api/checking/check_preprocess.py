@@ -23,7 +23,7 @@ from emca_deploy.data.sources import ImageSource, choose_indices, open_source
 from emca_deploy.errors import DataError, InputError
 from emca_deploy.harness.accuracy.labelled import LabelledImages
 from emca_deploy.preprocessing import Labelling
-from emca_deploy.results.check_preprocess import PreprocessCheck, PreprocessCost, WrongStep
+from emca_deploy.results.check_preprocess import PreprocessCheck, PreprocessCost
 
 __all__ = ["CheckPreprocessRequest", "check_preprocess"]
 
@@ -84,7 +84,7 @@ def check_preprocess(request: CheckPreprocessRequest, stage: Stage = silent) -> 
             images=len(images),
             right=found.right,
             explained=found.steps is not None,
-            wrong=tuple(WrongStep(each.step, each.found, each.wanted) for each in found.mistakes),
+            wrong=found.mistakes,
             mean_steps=found.mean_steps,
             largest_steps=found.largest_steps,
             same_class=_same_class(model, images, given, right),

@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from emca_deploy.arrays import Float64Array
-from emca_deploy.data.checking.mistakes import Candidate, Mistake, candidates
+from emca_deploy.data.checking.mistakes import Candidate, candidates
 from emca_deploy.data.checking.probes import Probe
 from emca_deploy.data.checking.steps import Steps
 from emca_deploy.errors import DataError
+from emca_deploy.results.check_preprocess import WrongStep
 
 __all__ = ["Diagnosis", "Given", "diagnose", "read_given"]
 
@@ -83,7 +84,7 @@ class Diagnosis:
     """
 
     steps: Steps | None
-    mistakes: tuple[Mistake, ...] = ()
+    mistakes: tuple[WrongStep, ...] = ()
     mean_steps: float | None = None
     largest_steps: float | None = None
 
@@ -107,15 +108,15 @@ def diagnose(images: Sequence[Probe], given: Sequence[Given], right: Steps, dtyp
     try:
         rows = [each.in_rows(right, channels) for each in given]
     except ValueError as exc:
-        return Diagnosis(None, (Mistake("layout", str(exc), _shape(right, channels)), *wrong))
+        return Diagnosis(None, (WrongStep("layout", str(exc), _shape(right, channels)), *wrong))
     if rows[0][1] != right.values.interleaved:
         shapes = ("(H, W, C)", "(C, H, W)")
-        wrong.append(Mistake("layout", shapes[not rows[0][1]], shapes[not right.values.interleaved]))
+        wrong.append(WrongStep("layout", shapes[not rows[0][1]], shapes[not right.values.interleaved]))
     size = tuple(right.geometry.pixels(images[0].opened()).shape[:2])
     if any(each.shape[:2] != size for each, _ in rows):
         other = next(each.shape[:2] for each, _ in rows if each.shape[:2] != size)
         found, wanted = (f"{tall}x{wide}" for tall, wide in (other, size))
-        return Diagnosis(None, (Mistake("crop size", f"gave {found}", wanted), *wrong))
+        return Diagnosis(None, (WrongStep("crop size", f"gave {found}", wanted), *wrong))
     search = _Search(images, [each for each, _ in rows], right)
     best = search.best(2 - len(wrong))
     mean, largest = search.difference(Candidate(right))
@@ -127,9 +128,9 @@ def diagnose(images: Sequence[Probe], given: Sequence[Given], right: Steps, dtyp
     return Diagnosis(laid, (*best.mistakes, *wrong), mean, largest)
 
 
-def _of_type(given: Given, dtype: str) -> Mistake | None:
+def _of_type(given: Given, dtype: str) -> WrongStep | None:
     found = given.array.dtype.name
-    return None if found == dtype else Mistake("dtype", found, dtype)
+    return None if found == dtype else WrongStep("dtype", found, dtype)
 
 
 def _shape(right: Steps, channels: int) -> str:

@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 from emca_deploy.data.checking.steps import Steps, Values
 from emca_deploy.preprocessing import IMAGENET_MEAN, IMAGENET_STD, INTERPOLATIONS, PADS, Preprocessing, Size, sides
+from emca_deploy.results.check_preprocess import WrongStep
 
-__all__ = ["Candidate", "Mistake", "candidates"]
+__all__ = ["Candidate", "candidates"]
 
 ANTIALIASED = {"bilinear": "opencv-linear", "bicubic": "opencv-cubic"}
 """Filters of Pillow, and the same without antialiasing; below their size both are the same."""
@@ -17,26 +18,11 @@ MAX_MISTAKES = 2
 
 
 @dataclass(frozen=True)
-class Mistake:
-    """One wrong step.
-
-    Attributes:
-        step: name of the step, such as "channel order".
-        found: how it was done.
-        wanted: how the model needs it.
-    """
-
-    step: str
-    found: str
-    wanted: str
-
-
-@dataclass(frozen=True)
 class Candidate:
     """Steps with at most a few mistakes."""
 
     steps: Steps
-    mistakes: tuple[Mistake, ...] = ()
+    mistakes: tuple[WrongStep, ...] = ()
 
 
 def candidates(right: Steps) -> list[Candidate]:
@@ -56,7 +42,7 @@ def candidates(right: Steps) -> list[Candidate]:
 class _Change:
     """A mistake, with the fields that it changes and their values."""
 
-    mistake: Mistake
+    mistake: WrongStep
     part: Literal["used", "rounding", "values"]
     fields: Mapping[str, Any]
 
@@ -69,7 +55,7 @@ class _Change:
 
 def _geometry_changes(right: Preprocessing) -> Iterator[_Change]:
     def change(step: str, found: str, wanted: str, **fields: Any) -> _Change:
-        return _Change(Mistake(step, found, wanted), "rounding" if step == "crop rounding" else "used", fields)
+        return _Change(WrongStep(step, found, wanted), "rounding" if step == "crop rounding" else "used", fields)
 
     turned = {"apply": "turned upright by its EXIF orientation", "ignore": "taken as stored, its EXIF orientation ignored"}
     other = "ignore" if right.exif == "apply" else "apply"
@@ -136,7 +122,7 @@ def _of_crop(right: Preprocessing, change: Callable[..., _Change]) -> Iterator[_
 
 def _value_changes(right: Values) -> Iterator[_Change]:
     def change(step: str, found: str, wanted: str, **fields: Any) -> _Change:
-        return _Change(Mistake(step, found, wanted), "values", fields)
+        return _Change(WrongStep(step, found, wanted), "values", fields)
 
     count, shown = len(right.mean), "value / {:g}".format
     if count == 3:
@@ -166,13 +152,15 @@ def _without_normalization(right: Steps) -> Iterator[Candidate]:
         plain = Values(order, scale, (0.0,) * count, (1.0,) * count, values.interleaved)
         mistakes = []
         if order != values.reversed:
-            mistakes.append(Mistake("channel order", "BGR" if order else "RGB", "RGB" if order else "BGR"))
+            mistakes.append(WrongStep("channel order", "BGR" if order else "RGB", "RGB" if order else "BGR"))
         if scale != values.scale:
-            mistakes.append(Mistake("scale", "pixels not divided" if scale == 1 else "value / 255", f"value / {values.scale:g}"))
+            mistakes.append(
+                WrongStep("scale", "pixels not divided" if scale == 1 else "value / 255", f"value / {values.scale:g}")
+            )
         if values.mean != plain.mean:
-            mistakes.append(Mistake("mean", "0", _numbers(values.mean)))
+            mistakes.append(WrongStep("mean", "0", _numbers(values.mean)))
         if values.std != plain.std:
-            mistakes.append(Mistake("std", "1", _numbers(values.std)))
+            mistakes.append(WrongStep("std", "1", _numbers(values.std)))
         if len(mistakes) > MAX_MISTAKES:
             yield Candidate(replace(right, values=plain), tuple(mistakes))
 

@@ -265,9 +265,9 @@ def test_cpp_program_preprocesses_as_this_package_does(tmp_path):
         subprocess.run([*build, *sources, "-o", folder / "classify"], check=True)
         command = [folder / "classify", "--bundle", code, "--inputs", folder / "inputs.npy", *images]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        for path, found in zip(images, np.load(folder / "inputs.npy"), strict=True):
+        for path, made in zip(images, np.load(folder / "inputs.npy"), strict=True):
             wanted = expected(path, used)
-            found = found.transpose(2, 0, 1) if name == "uint8" else found  # noqa: PLW2901
+            found = made.transpose(2, 0, 1) if name == "uint8" else made
             if path in exact:
                 assert np.array_equal(found, wanted), (name, path.name)
             else:  # stb rounds otherwise than libjpeg
