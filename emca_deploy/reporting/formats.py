@@ -7,7 +7,7 @@ from typing import Any
 
 from emca_deploy._text import printable as plain
 
-__all__ = ["NONE", "facts", "fixed", "interval", "moment", "plain", "shortened", "signed", "significant", "uniform"]
+__all__ = ["NONE", "facts", "fixed", "interval", "moment", "plain", "shortened", "signed", "significant", "uniform", "upper"]
 
 NONE = "-"
 """Text for a missing value."""
@@ -52,6 +52,11 @@ def _decimals(magnitude: float) -> int:
 def interval(limits: Sequence[float], decimals: int = 2) -> str:
     """Return "low to high"; a dash between them would look like a sign."""
     return f"{fixed(limits[0], decimals)} to {fixed(limits[1], decimals)}"
+
+
+def upper(bound: float | None) -> str:
+    """Return "\N{LESS-THAN OR EQUAL TO} 12.3", the upper bound of a percentile; "no bound" for None (too few calls)."""
+    return "no bound" if bound is None else f"\N{LESS-THAN OR EQUAL TO} {significant(bound)}"
 
 
 def signed(value: float) -> str:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from emca_deploy.reporting.formats import NONE, fixed, interval, plain, uniform
+from emca_deploy.reporting.formats import NONE, fixed, interval, plain, uniform, upper
 from emca_deploy.reporting.output import say
 from emca_deploy.reporting.table import Column
 from emca_deploy.reporting.terminal import print_columns
@@ -68,7 +68,13 @@ def _columns(rows: list[SweepRow]) -> tuple[Column, ...]:
         *machines,
         *(Column(part.replace("_", " "), tuple(plain(str(_shown(getattr(row.cell, part)))) for row in rows)) for part in varied),
         Column("p50 ms", tuple(milliseconds[0::2])),
-        Column("p99 ms", tuple(milliseconds[1::2]), rank=2),
+        Column(
+            "p99 ms",
+            tuple(milliseconds[1::2]),
+            tuple("" if row.p99_ms is None else upper(row.p99_upper95_ms) for row in rows),
+            rank=2,
+            interval_rank=6,
+        ),
         Column("images/s", tuple(uniform([row.images_per_s for row in rows])), rank=4),
         Column(f"{metric} %", tuple(fixed(row.accuracy) for row in rows)),
         Column(

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from emca_deploy.reporting.formats import NONE, fixed, interval, plain, uniform
+from emca_deploy.reporting.formats import NONE, fixed, interval, plain, uniform, upper
 from emca_deploy.results.accuracy import ReferenceComparison
 from emca_deploy.results.deploy import DeployCandidate, DeployReport
 from emca_deploy.results.detection import DetectionComparison
@@ -29,7 +29,7 @@ class Column:
     Attributes:
         heading: Name with the unit.
         cells: Text for each row.
-        interval: 95% interval of each cell, or "".
+        interval: 95% interval or bound of each cell, or "".
         rank: Order of removal where space is short, the highest first; 0 is never removed.
         interval_rank: Rank of the intervals.
     """
@@ -53,7 +53,7 @@ def deploy_columns(report: DeployReport) -> tuple[Column, ...]:
         Column("SQNR dB", _each(report, _sqnr), rank=6),
         Column("typical dB", _each(report, _typical), rank=8),
         Column("p50 ms", tuple(milliseconds[0::2])),
-        Column("p99 ms", tuple(milliseconds[1::2]), rank=2),
+        Column("p99 ms", tuple(milliseconds[1::2]), tuple(upper(s.p99_upper95) for s in latencies), 2, 9),
         Column("images/s", tuple(uniform([c.latency.throughput_images_per_s for c in rows])), rank=7),
         Column("MiB", tuple(uniform([c.file_mib for c in rows])), rank=5),
         Column("speed-up", tuple(_speedup(report, c) for c in rows), tuple(_interval(c.speedup_ci95) for c in rows), 0, 3),
@@ -118,6 +118,7 @@ def deploy_values(report: DeployReport) -> Iterator[dict[str, Any]]:
             "p50_ci95_ms_high": summary.p50_ci95[1],
             "p90_ms": summary.p90,
             "p99_ms": summary.p99,
+            "p99_upper95_ms": summary.p99_upper95,
             "images_per_s": each.latency.throughput_images_per_s,
             "file_mib": each.file_mib,
             "speedup": each.speedup,
@@ -166,8 +167,8 @@ def profile_columns(report: ProfileReport) -> tuple[Column, ...]:
         Column("backend", tuple(plain(result.backend) for result in results), rank=1),
         Column("precision", tuple(plain(result.precision) for result in results), rank=5),
         Column("p50 ms", tuple(milliseconds[0::3]), tuple(interval(s.p50_ci95) for s in summaries), 0, 9),
-        Column("p90 ms", tuple(milliseconds[1::3]), rank=6),
-        Column("p99 ms", tuple(milliseconds[2::3]), rank=2),
+        Column("p90 ms", tuple(milliseconds[1::3]), tuple(upper(s.p90_upper95) for s in summaries), 6, 12),
+        Column("p99 ms", tuple(milliseconds[2::3]), tuple(upper(s.p99_upper95) for s in summaries), 2, 9),
         Column("device ms", tuple(uniform([r.device_ms.p50 if r.device_ms else None for r in results])), rank=4),
         Column("images/s", tuple(uniform([result.throughput_images_per_s for result in results])), tuple(rates), 3, 9),
         *energy_columns(results),

@@ -32,7 +32,13 @@ SpeedVerdict = Literal["faster", "slower", "no difference shown"]
 
 @dataclass(frozen=True)
 class LatencySummary:
-    """Milliseconds per call (a call is one batch). Percentiles are order statistics: measured values, never interpolated."""
+    """Milliseconds per call (a call is one batch). Percentiles are order statistics: measured values, never interpolated.
+
+    Attributes:
+        p50_ci95: 95 % interval of the median.
+        p90_upper95, p95_upper95, p99_upper95, p99_9_upper95: Upper bounds of the percentiles with 95 % confidence, for
+            independent calls; null where there are too few calls.
+    """
 
     min: float
     mean: float
@@ -44,6 +50,10 @@ class LatencySummary:
     max: float
     std: float
     p50_ci95: tuple[float, float]
+    p90_upper95: float | None = None
+    p95_upper95: float | None = None
+    p99_upper95: float | None = None
+    p99_9_upper95: float | None = None
 
 
 @dataclass(frozen=True)

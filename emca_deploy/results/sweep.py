@@ -121,6 +121,7 @@ class SweepRow:
         predicted_ci95_ms: 95 % interval of that prediction.
         front_chance: Predicted chance to be on the Pareto front, 0 to 1.
         p50_ms, p50_ci95_ms, p90_ms, p99_ms: Latency of a call.
+        p99_upper95_ms: Upper bound of p99 with 95 % confidence; None where there are too few calls.
         images_per_s: Throughput.
         exit_code: Exit code of a failed cell's error; 0 for the others.
         stable: False where a warning casts doubt on the latency.
@@ -145,6 +146,7 @@ class SweepRow:
     p50_ci95_ms: tuple[float, float] | None = None
     p90_ms: float | None = None
     p99_ms: float | None = None
+    p99_upper95_ms: float | None = None
     images_per_s: float | None = None
     stable: bool | None = None
     metric: Literal["top-1", "AP"] | None = None
@@ -221,6 +223,7 @@ def row_of(result: CellResult) -> SweepRow:
         p50_ci95_ms=summary.p50_ci95,
         p90_ms=summary.p90,
         p99_ms=summary.p99,
+        p99_upper95_ms=summary.p99_upper95,
         images_per_s=latency.throughput_images_per_s,
         stable=latency.stable,
     )

@@ -20,6 +20,7 @@ __all__ = [
     "calls_needed",
     "cluster_of_blocks",
     "mean_interval",
+    "percentile_bound",
     "percentile_interval",
     "rescaled",
     "share_interval",
@@ -108,6 +109,19 @@ def percentile_interval(
     needed = ceil(least_many * count / calls)
     low = None if least_many > calls else float(ordered[count - needed])
     return value, (low if low is None else min(low, value), high if high is None else max(high, value))
+
+
+def percentile_bound(ordered: Float64Array, percent: float, confidence: float = 0.95) -> float | None:
+    """Return the value that a percentile is at most with a confidence, or None where there are too few calls.
+
+    It is the smallest order statistic with at least that chance to be above the percentile, if calls are independent: MLPerf's
+    arithmetic for stopping early. At 95 %, p90 needs 29 calls, p95 59, p99 299 and p99.9 2,995.
+
+    `ordered` is ascending, (n,) float64, n >= 1; `percent` is in (0, 100).
+    """
+    # The k-th smallest is above the percentile if at most k - 1 calls are below it.
+    rank = int(np.searchsorted(_binomial_cdf(len(ordered), percent / 100)[:-1], confidence)) + 1
+    return None if rank > len(ordered) else float(ordered[rank - 1])
 
 
 def calls_needed(

@@ -10,6 +10,7 @@ from emca_deploy.harness.measure.candidate import Candidate
 from emca_deploy.harness.measure.protocol import Protocol
 from emca_deploy.harness.measure.stability import drift_warnings
 from emca_deploy.results.latency import Comparison, LatencyResult, LatencySummary, ProtocolRecord, WarmUp, verdict_of
+from emca_deploy.stats.confidence import percentile_bound
 from emca_deploy.stats.estimates import median_ci, percentile, ratio_of_medians
 
 __all__ = ["compare_candidates", "result_of", "summarize"]
@@ -32,6 +33,10 @@ def summarize(blocks_ms: Sequence[Float64Array], seed: int = 0, processes: Seque
         std=float(ordered.std(ddof=1)) if len(ordered) > 1 else 0.0,
         p50_ci95=median_ci(blocks_ms, seed, processes),
         **percents,
+        p90_upper95=percentile_bound(ordered, 90.0),
+        p95_upper95=percentile_bound(ordered, 95.0),
+        p99_upper95=percentile_bound(ordered, 99.0),
+        p99_9_upper95=percentile_bound(ordered, 99.9),
     )
 
 

@@ -8,14 +8,14 @@ from emca_deploy.reporting.details.accuracy import FlipCard, flip_cards, flips_w
 from emca_deploy.reporting.details.found import Found
 from emca_deploy.reporting.details.latency import Zoom, distribution_plot, time_plot, zoom_of
 from emca_deploy.reporting.details.telemetry import readings_over_time, readings_plot, readings_zoom
-from emca_deploy.reporting.formats import NONE, facts, fixed, interval, moment, plain, significant
+from emca_deploy.reporting.formats import NONE, facts, fixed, interval, moment, plain, significant, upper
 from emca_deploy.reporting.layers import HEADINGS, layer_lines, layer_rows
 from emca_deploy.reporting.requirements import interval_text, needed_text, value_text
 from emca_deploy.reporting.sensitivity import sensitivity_chart
 from emca_deploy.reporting.sweeps.words import OUTCOMES
 from emca_deploy.results.accuracy import AccuracyReport
 from emca_deploy.results.figures import figures_of
-from emca_deploy.results.latency import LatencyResult
+from emca_deploy.results.latency import LatencyResult, LatencySummary
 from emca_deploy.results.layers import ArtifactLayers
 from emca_deploy.results.sweep import CellResult
 from emca_deploy.results.sweep_choice import CellVerdict
@@ -182,7 +182,7 @@ def _latency(result: LatencyResult) -> list[tuple[str, str]]:
     summary = result.latency_ms
     pairs = [
         ("p50, ms", f"{significant(summary.p50)} (95 %: {' to '.join(map(significant, summary.p50_ci95))})"),
-        ("p90, p99, p99.9, ms", ", ".join(map(significant, (summary.p90, summary.p99, summary.p99_9)))),
+        *_percentiles(summary),
         ("least, most, ms", f"{significant(summary.min)}, {significant(summary.max)}"),
         ("images/s", significant(result.throughput_images_per_s)),
         ("calls", f"{result.samples:,}"),
@@ -192,6 +192,16 @@ def _latency(result: LatencyResult) -> list[tuple[str, str]]:
     if result.protocol is not None:
         pairs.append(("end of the measurement", result.protocol.stop))
     return pairs + facts(result.runtime)
+
+
+def _percentiles(summary: LatencySummary) -> list[tuple[str, str]]:
+    """Return p90, p99 and p99.9 with their upper bounds of 95 % confidence."""
+    found = {
+        "p90": (summary.p90, summary.p90_upper95),
+        "p99": (summary.p99, summary.p99_upper95),
+        "p99.9": (summary.p99_9, summary.p99_9_upper95),
+    }
+    return [(f"{name}, ms", f"{significant(value)} (95 %: {upper(bound)})") for name, (value, bound) in found.items()]
 
 
 def _accuracy(cell: CellResult) -> list[tuple[str, str]]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from emca_deploy.reporting.formats import NONE, fixed, interval, uniform
+from emca_deploy.reporting.formats import NONE, fixed, interval, uniform, upper
 from emca_deploy.reporting.sweeps.names import shown_value, varied_values
 from emca_deploy.reporting.sweeps.words import OUTCOMES, reason_of
 from emca_deploy.reporting.table import Column
@@ -14,8 +14,8 @@ __all__ = ["cells_of", "columns_of", "sort_values", "values_of"]
 
 _PAIRS = ("p50_ci95_ms", "drop_ci95", "predicted_ci95_ms")
 _FIGURES = (
-    "p50_ms", "p50_ci95_ms", "p90_ms", "p99_ms", "images_per_s", "metric", "accuracy", "drop", "drop_ci95", "file_mib", "stable",
-    "seconds", "estimate_s", "predicted_ms", "predicted_ci95_ms", "front_chance", "pareto",
+    "p50_ms", "p50_ci95_ms", "p90_ms", "p99_ms", "p99_upper95_ms", "images_per_s", "metric", "accuracy", "drop", "drop_ci95",
+    "file_mib", "stable", "seconds", "estimate_s", "predicted_ms", "predicted_ci95_ms", "front_chance", "pareto",
 )  # fmt: skip
 
 
@@ -37,7 +37,9 @@ def columns_of(document: SweepDocument, names: Mapping[str, str]) -> tuple[Colum
         Column("verdict", tuple(OUTCOMES[verdict.outcome] for _, verdict in cells)),
         Column("ms per image", tuple(times)),
         Column("p50 ms", tuple(milliseconds[0::2]), tuple(_limits(row.p50_ci95_ms) for row in rows)),
-        Column("p99 ms", tuple(milliseconds[1::2])),
+        Column(
+            "p99 ms", tuple(milliseconds[1::2]), tuple("" if row.p99_ms is None else upper(row.p99_upper95_ms) for row in rows)
+        ),
         *(Column(f"{name} %", tuple(fixed(row.accuracy if row.metric == name else None) for row in rows)) for name in metrics),
         Column("drop, points", tuple(fixed(row.drop) for row in rows), tuple(_limits(row.drop_ci95) for row in rows)),
         Column("MiB", tuple(uniform([row.file_mib for row in rows]))),

@@ -33,7 +33,9 @@ def make_candidate(name: str = "openvino int8", **changes: Any) -> DeployCandida
     samples = sorted(p50_ms * (0.97 + rng.lognormvariate(-3.2, 0.8)) for _ in range(changes.get("samples", 1500)))
     rank = [samples[int(len(samples) * part)] if samples else p50_ms for part in (0, 0.5, 0.9, 0.95, 0.99, 0.999, 0.9999)]
     p50 = rank[1]
-    summary = LatencySummary(rank[0], p50 * 1.02, *rank[1:], p50 * 0.1, (p50 * 0.98, p50 * 1.02))
+    summary = LatencySummary(
+        rank[0], p50 * 1.02, *rank[1:], p50 * 0.1, (p50 * 0.98, p50 * 1.02), *(1.02 * each for each in rank[2:5])
+    )
     backend, _, precision = name.partition(" ")
     latency = LatencyResult(
         artifact=changes.get("artifact", f"out/{backend}-{precision}.engine"),

@@ -1,3 +1,4 @@
+from math import comb, log
 from statistics import NormalDist
 
 import numpy as np
@@ -8,6 +9,7 @@ from emca_deploy.stats.confidence import (
     calls_needed,
     cluster_of_blocks,
     mean_interval,
+    percentile_bound,
     percentile_interval,
     rescaled,
     share_interval,
@@ -91,6 +93,26 @@ def test_few_calls_do_not_bound_a_high_percentile():
     enough = list(np.random.default_rng(0).random((30 * int(factor * 2), 10)))
     _, (_, high) = percentile_interval(enough, 99.0, 0.998)
     assert high is not None
+
+
+@pytest.mark.parametrize(("percent", "fewest"), [(90, 29), (95, 59), (99, 299), (99.9, 2995)])
+def test_a_percentile_has_a_bound_from_the_smallest_number_of_calls(percent, fewest):
+    calls = np.arange(1.0, fewest + 1)
+    assert percentile_bound(calls, percent) == fewest
+    assert percentile_bound(calls[1:], percent) is None
+
+
+def test_the_bound_is_the_smallest_order_statistic_that_is_likely_enough():
+    for calls in (100, 473, 1000):
+        rank = int(percentile_bound(np.arange(1.0, calls + 1), 90))
+        chances = [sum(comb(calls, k) * 0.9**k * 0.1 ** (calls - k) for k in range(most)) for most in (rank - 1, rank)]
+        assert chances[0] < 0.95 <= chances[1]
+
+
+def test_the_bound_of_p99_is_right_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    right = sum(percentile_bound(np.sort(rng.exponential(size=2000)), 99) >= -log(0.01) for _ in range(1000))
+    assert 935 <= right < 1000
 
 
 def test_a_mean_over_clusters():
