@@ -10,7 +10,7 @@ from types import SimpleNamespace, TracebackType
 import pytest
 
 from emca_deploy.errors import WorkerError
-from emca_deploy.harness.accuracy import collection
+from emca_deploy.harness.accuracy import collection, corrupted
 from emca_deploy.harness.measure import candidate, feed, hook, starting, tuning, worker_main
 from emca_deploy.harness.measure.channel import Channel
 from emca_deploy.harness.measure.worker import Worker
@@ -82,7 +82,7 @@ class InProcess(Worker):
 
 def use_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Run candidates in threads of this process."""
-    for module in (starting, collection):
+    for module in (starting, collection, corrupted):
         monkeypatch.setattr(module, "Worker", InProcess)
     monkeypatch.setattr(starting, "peak_rss_mib", lambda pid: 10.0)  # like those of a process of its own, not of all tests
     # A worker process collects its few objects before each block; here that would be all objects of the tests.

@@ -15,6 +15,7 @@ __all__ = [
     "TUNED",
     "architecture_names",
     "board_names",
+    "corruption_names",
     "machine_names",
     "target_names",
 ]
@@ -70,3 +71,10 @@ def target_names() -> tuple[str, ...]:
     from emca_deploy.targets.registry import KINDS
 
     return (*("ssh://" if kind == "ssh" else kind for kind in KINDS), *machine_names())
+
+
+def corruption_names() -> tuple[str, ...]:
+    """Return the names of corruptions, and of sets of them."""
+    from emca_deploy.data.corruptions.registry import corruption_names as names
+
+    return names()

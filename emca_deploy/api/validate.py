@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import ClassVar, Protocol
 
 from emca_deploy._progress import Progress, Stage, silent
+from emca_deploy.api.checking.corruptions import Corruptions, Side
 from emca_deploy.api.images import image_notes, image_warnings
 from emca_deploy.artifacts import TensorSpec, manifest_path, read_manifest, write_json
 from emca_deploy.backends.records import DEFAULT
@@ -46,6 +47,7 @@ class ValidateRequest:
         logits: .npz file for the artifact's logits, from which an interrupted run continues.
         reference_logits: .npz file for the reference's logits.
         fit_temperature: whether to fit a temperature to the reference's probabilities, and keep it in the artifact's manifest.
+        corruptions: kinds of image corruptions to measure artifact and reference with: names or sets of them, joined by commas.
         flips: .csv or .json file for all images whose predicted class differs, or all lost and gained detections.
         output_name: output with the logits, if the model has several.
         preprocessing: known facts about the preprocessing; the manifest has the rest.
@@ -68,6 +70,7 @@ class ValidateRequest:
     reference_logits: Path | None = None
     flips: Path | None = None
     fit_temperature: bool = False
+    corruptions: str | None = None
     power_mode: str | None = None
     untuned: bool = False
     output_name: str | None = None
@@ -138,6 +141,7 @@ def validate(request: ValidateRequest, stage: Stage = silent, runs: Runs | None 
     images.check_overlap(_calibrated(run.path), measured.own)
     warnings = (*report.warnings, *images.warnings)
     report = replace(report, images_per_s=measured.own.images_per_s, warnings=warnings)
+    report = run.corrupted(measured, report)
     if isinstance(report, AccuracyReport) and report.temperature is not None:
         run.notes.append(_keep_temperature(run.path, report.temperature))
     verdict = None if request.max_drop is None else images.judge(report, request.max_drop)
@@ -162,6 +166,7 @@ def _check(request: ValidateRequest) -> None:
         "--max-drop": request.max_drop,
         "--flips": request.flips,
         "--fit-temperature": request.fit_temperature or None,
+        "--corruptions": request.corruptions,
         "--reference-logits": request.reference_logits,
     }
     for option, value in needs.items():
@@ -211,9 +216,15 @@ class _Run:
         self._task = _task(request, self.path)
         if request.fit_temperature and self._task != "classification":
             raise InputError(f"{self.path}: is no classifier, so --fit-temperature has no probabilities to fit", "leave it out")
+        self._corruptions = None
+        if request.corruptions is not None:
+            self._corruptions = Corruptions.of(request.corruptions, request.max_drop)
+            if self._task != "classification":
+                raise InputError(f"{self.path}: is no classifier, whose images --corruptions takes", "leave it out")
+        self._sides: tuple[Side, Side] | None = None
         wishes = Wishes(
             request.artifact, request.data, request.reference, request.max_drop, request.annotations, request.labelling,
-            request.fit_temperature,
+            request.fit_temperature, needs_truth=request.corruptions is not None,
         )  # fmt: skip
         self.images = EVALUATIONS[self._task](wishes)
         self._wanted, self._stage = request, stage
@@ -222,6 +233,9 @@ class _Run:
         """Return the results of the artifact, and of the reference if there is one."""
         opened, request = ready(self._request())
         target = opened if self._runs is None else self._runs
+        if self._corruptions is not None:  # refused before a connection is made
+            beside = target.processor
+            self._sides = Side.of(target, request), Side.of(beside, self._reference(request, beside))
         self.notes += target.notes(request)
         if self._wanted.reference is None:
             return Measured(self._logits(target, request, self._open), None)
@@ -232,6 +246,12 @@ class _Run:
         own = read_manifest(self.path, verify=False)
         of_network = own.network if own is not None and "in_graph" in own.details else ours.preprocessing
         return Measured(ours, self._logits(target.processor, reference, None, of_network))
+
+    def corrupted(self, measured: Measured, report: Report) -> Report:
+        """Return the report with the accuracies of corrupted images, if they were requested."""
+        if self._corruptions is None or self._sides is None or not isinstance(report, AccuracyReport):
+            return report
+        return replace(report, corruptions=self._corruptions.measure(self._sides, measured, self.images, self._stage))
 
     def _request(self) -> LogitsRequest:
         wanted = self._wanted
@@ -287,5 +307,7 @@ class _Run:
         """Open the images, and check them against the artifact's number of outputs."""
         wanted = self._wanted
         self.images.open(used, outputs)
+        if self._corruptions is not None:
+            self._corruptions.check_images(self.images)
         self.notes += image_notes(str(self.path), self.images.source)
         self.images.warnings += image_warnings(self.path, wanted.data, self.images.source, wanted.preprocessing)

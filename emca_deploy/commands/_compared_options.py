@@ -38,6 +38,15 @@ _COMPARED = (
         help="Fit the number to divide the logits by, so that the probabilities mean what MODEL's do; kept in the manifest.",
     ),
     option(
+        "--corruptions",
+        is_flag=False,
+        flag_value="all",
+        metavar="[KINDS]",
+        shell_complete=completions.corruptions,
+        help="Measure both on corrupted images too: all, imagenet-c, camera, or kinds such as fog,motion-blur. "
+        "A cell stops when its drop is decided against --max-drop, or known to 0.5 points.",
+    ),
+    option(
         "--flips",
         type=OUTPUT,
         metavar="FILE.csv|.json",
@@ -47,7 +56,7 @@ _COMPARED = (
 
 
 def compared_options(function: F) -> F:
-    """Add --reference, its backend, the temperature, and the files of answers and differences."""
+    """Add --reference, its backend, the temperature, corruptions, and the files of answers and differences."""
     for add in reversed(_COMPARED):
         function = add(function)
     return function

@@ -8,7 +8,7 @@ import click
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-__all__ = ["architectures", "backends", "boards", "figures", "files", "machines", "methods", "targets"]
+__all__ = ["architectures", "backends", "boards", "corruptions", "figures", "files", "machines", "methods", "targets"]
 
 Complete = Callable[[click.Context, click.Parameter, str], "list[CompletionItem]"]
 
@@ -62,6 +62,12 @@ def _machines() -> Iterable[str]:
     return machine_names()
 
 
+def _corruptions() -> Iterable[str]:
+    from emca_deploy.api.names import corruption_names
+
+    return corruption_names()
+
+
 def _targets() -> Iterable[str]:
     from emca_deploy.api.names import target_names
 
@@ -76,4 +82,4 @@ def _figures() -> Iterable[str]:
 
 architectures, backends, boards = _one_of(_architectures), _one_of(_backends), _one_of(_boards)
 figures, machines, methods = _one_of(_figures), _one_of(_machines), _one_of(_methods)
-targets = _one_of(_targets, listed=True)
+targets, corruptions = _one_of(_targets, listed=True), _one_of(_corruptions, listed=True)

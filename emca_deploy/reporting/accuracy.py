@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from emca_deploy.reporting.corruptions import print_corruptions
 from emca_deploy.reporting.formats import fixed, interval, plain, significant
 from emca_deploy.reporting.output import say, show_table
 from emca_deploy.results.accuracy import AccuracyReport, ClassAccuracy, Flip, ReferenceComparison, TemperatureFit
@@ -33,6 +34,8 @@ def print_accuracy(report: AccuracyReport, console: "Console") -> None:
     if report.reference is not None and report.reference.flips is not None:
         for flip in report.reference.flips.images[:_FLIPS_SHOWN]:
             say(console, f"  {_flip(flip, names)}")
+    if report.corruptions is not None:
+        print_corruptions(report.corruptions, console)
 
 
 def _print_side(side: AccuracyReport | ReferenceComparison, console: "Console") -> None:

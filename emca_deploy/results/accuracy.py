@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from emca_deploy.results.codec import left_out, version
+from emca_deploy.results.corruptions import CorruptionReport
 
 __all__ = [
     "SCHEMA_VERSION", "AccuracyReport", "ClassAccuracy", "ConfidenceBin", "Confusion", "Flip", "Flips", "ReferenceComparison",
@@ -173,6 +174,7 @@ class AccuracyReport:
         class_order: Order of class folders with numbers as names, "number" or "string", where no option set it.
         reliability: Bins of the ECE that have images, in order; empty without labels.
         temperature: Temperature that `--fit-temperature` found; None where it was not requested.
+        corruptions: Accuracies of corrupted images; None where they were not requested.
     """
 
     artifact: str
@@ -192,3 +194,4 @@ class AccuracyReport:
     class_order: str | None = None
     reliability: tuple[ConfidenceBin, ...] = left_out(())
     temperature: TemperatureFit | None = left_out(None)
+    corruptions: CorruptionReport | None = left_out(None)

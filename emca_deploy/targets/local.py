@@ -139,15 +139,19 @@ class LocalTarget(Target):
             load_together=self.load_together or request.load_together,
         )
 
+    def answering(self, request: LogitsRequest) -> RunnerSpec:
+        """Return the candidate of a request, as it answers images; raises as `ways`."""
+        ((spec,), _) = candidates_of(self, request)
+        # Images are decoded on the same cores, so the runtime's waiting threads should sleep.
+        return replace(spec, kwargs={**spec.kwargs, "spin": False}) if "spin" in spec.kwargs else spec
+
     def validate(
         self, request: LogitsRequest, progress: Progress | None = None, choose: ChoosePreprocessing | None = None
     ) -> Validated:
         """Run a data set through a model on this machine; see `Target.validate`."""
         self.check(request)
         with self.hold(request.power_mode) as held:
-            ((spec,), _) = candidates_of(self, request)
-            # Images are decoded on the same cores, so the runtime's waiting threads should sleep.
-            spec = replace(spec, kwargs={**spec.kwargs, "spin": False}) if "spin" in spec.kwargs else spec
+            spec = self.answering(request)
 
             def chosen(given: TensorSpec, gives: TensorSpec) -> Preprocessing:
                 classes = gives.shape[-1]

@@ -54,7 +54,7 @@ class ClassifiedImages(Evaluation):
     def report(self, measured: Measured, stage: Stage) -> AccuracyReport:
         """Return the accuracy, and the comparison with the reference; see `Evaluation.report`."""
         del stage
-        own, logits = self._settled(measured), None if measured.reference is None else measured.reference.logits
+        own, logits = self.settled(measured), None if measured.reference is None else measured.reference.logits
         report = compare(self.wishes.artifact, own.logits, own.labels, self.wishes.reference, logits, own.names)
         fitted = None
         if self.wishes.fit_temperature:
@@ -78,11 +78,12 @@ class ClassifiedImages(Evaluation):
     def write_flips(self, measured: Measured, file: FlipsFile) -> None:
         """Write all images whose predicted class differs."""
         assert measured.reference is not None
-        own = self._settled(measured)
+        own = self.settled(measured)
         flips = find_flips(predicted(own.logits), predicted(measured.reference.logits), own.labels, own.names, most=None)
         file.write(*flip_rows(flips, own.names.classes))
 
-    def _settled(self, measured: Measured) -> LogitsResult:
+    def settled(self, measured: Measured) -> LogitsResult:
+        """Return the candidate's result with the labels that were decided on."""
         return self._images.settle(measured.own, None if measured.reference is None else measured.reference.logits)
 
 
