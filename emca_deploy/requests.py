@@ -34,7 +34,8 @@ class ProfileRequest:
         artifacts: "path", "backend=path", or either with several paths joined by "+", which are measured as one candidate.
         backends: backends to run the artifacts on; none means each artifact's own.
         target: "cpu", "gpu", "gpu:1", "jetson" or "ssh://host"; None is jetson on a Jetson board, else cpu.
-        scenario: "single-stream" (one call after the other) or "offline" (as many calls at once as the runtime takes).
+        scenario: "single-stream" (one call after the other), "offline" (as many calls at once as the runtime takes) or "paced"
+            (calls at a rate, as frames come from a camera).
         batch: images per call; None is 1, offline 8.
         threads: threads of each candidate; None is one per physical core.
         precision: precision of the float parts, if the backend has a choice.
@@ -47,6 +48,8 @@ class ProfileRequest:
         power_mode: power mode of a Jetson during the run; None does not change it.
         untuned: whether to ignore tuned settings in manifests.
         io: the user's facts about input and output: "image_size", "output_name".
+        rates: rates of the paced scenario, in frames per second.
+        deadline_ms: longest time from when a frame comes to its answer; without rates, the highest rate that meets it is found.
         load_together: whether all candidates load at the same time, which is faster, but load times are not those of one alone.
     """
 
@@ -67,6 +70,8 @@ class ProfileRequest:
     untuned: bool = False
     io: Mapping[str, Any] = field(default_factory=dict)
     load_together: bool = False
+    rates: tuple[float, ...] = ()
+    deadline_ms: float | None = None
 
 
 @dataclass(frozen=True)

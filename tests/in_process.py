@@ -11,7 +11,7 @@ import pytest
 
 from emca_deploy.errors import WorkerError
 from emca_deploy.harness.accuracy import collection, corrupted
-from emca_deploy.harness.measure import candidate, feed, hook, starting, tuning, worker_main
+from emca_deploy.harness.measure import candidate, feed, hook, pacing, starting, tuning, worker_main
 from emca_deploy.harness.measure.channel import Channel
 from emca_deploy.harness.measure.worker import Worker
 from emca_deploy.machines.memory import peak_rss_mib
@@ -97,7 +97,8 @@ def patch(monkeypatch: pytest.MonkeyPatch) -> None:
 
     use_threads(monkeypatch)
     clock = Clock()
+    monkeypatch.setattr(pacing, "sleep", clock.sleep)
     for module in (candidate, hook, runner, tuning, worker_main):
         monkeypatch.setattr(module, "time", clock)
-    for module in (sys.modules["emca_deploy.harness.clock"], feed, worker_main):
+    for module in (sys.modules["emca_deploy.harness.clock"], feed, pacing, worker_main):
         monkeypatch.setattr(module, "perf_counter_ns", clock.perf_counter_ns)

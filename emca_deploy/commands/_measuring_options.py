@@ -1,5 +1,8 @@
 """Options of the commands that run an artifact and measure it."""
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 import click
 
 from emca_deploy.commands import _completions as completions
@@ -15,6 +18,8 @@ __all__ = [
     "untuned_option",
 ]
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 document_option = option("-o", "--output", type=OUTPUT, help="Also write the JSON document to this file.")
 power_mode_option = option(
     "--power-mode", metavar="NAME|ID", help="Jetson: nvpmodel power mode during the run; restored afterwards. Needs root."
@@ -25,12 +30,6 @@ precision_option = option(
     default="f32",
     help="Precision of the float parts, where supported.",
 )
-scenario_option = option(
-    "--scenario",
-    type=click.Choice(["single-stream", "offline"]),
-    default="single-stream",
-    help="single-stream: one call after the other. offline: as many calls at once as the runtime takes.",
-)
 seed_option = option("--seed", type=int, default=0, help="Random seed for the input and the order of blocks.")
 target_option = option(
     "--target",
@@ -39,3 +38,16 @@ target_option = option(
     help="Where to run: cpu, gpu, gpu:1, jetson, ssh://[user@]host[:port][/gpu], or a named machine.",
 )
 untuned_option = option("--untuned", is_flag=True, help="Ignore the tuned settings in manifests.")
+
+_SCENARIOS = {
+    "single-stream": "one call after the other",
+    "offline": "as many calls at once as the runtime takes",
+    "paced": "a call for each frame at --rate",
+}
+
+
+def scenario_option(*more: str) -> Callable[[F], F]:
+    """Declare the option --scenario: single-stream, offline, and `more`."""
+    known = ("single-stream", "offline", *more)
+    text = " ".join(f"{name}: {_SCENARIOS[name]}." for name in known)
+    return option("--scenario", type=click.Choice(known), default="single-stream", help=text)

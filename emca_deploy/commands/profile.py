@@ -12,6 +12,7 @@ from emca_deploy.commands._console import json_option, show, table_console, tell
 from emca_deploy.commands._durations import DurationType
 from emca_deploy.commands._options import backends_option, io_options, threads_option
 from emca_deploy.commands._outcome import exit_code, tell_outcome
+from emca_deploy.commands._paced_options import paced_options
 from emca_deploy.commands._progress_bars import progress
 from emca_deploy.commands._types import OUTPUT, option
 from emca_deploy.errors import InputError
@@ -23,7 +24,8 @@ __all__ = ["command"]
 @click.argument("artifacts", metavar="ARTIFACT...", nargs=-1, required=True, shell_complete=completions.files)
 @backends_option
 @measuring.target_option
-@measuring.scenario_option
+@measuring.scenario_option("paced")
+@paced_options
 @option("--batch", type=click.IntRange(1), unset="1; offline: 8", help="Number of images per call.")
 @threads_option
 @option("--duration", "duration_s", type=DurationType(0.1), default=5.0, help="Least seconds to measure each candidate.")
@@ -61,11 +63,15 @@ def command(output: Path | None, raw: Path | None, no_samples: bool, mlflow: str
     them to the same heat, clocks and load. A ratio above 1 is faster than the first; ratios have bootstrap intervals.
     Ctrl-C keeps what was measured so far.
 
+    With --scenario paced, frames come at each --rate and wait until the runner is free; none is skipped. Latency is the time from
+    when a frame comes to its answer. --duration is that of each rate, and calls made back to back are measured for comparison.
+
     \b
     Examples:
       emca-deploy profile model.onnx model.int8.onnx
       emca-deploy profile onnxruntime=model.onnx openvino=model.onnx --threads 1
       emca-deploy profile model.onnx -o result.json --raw samples.npz
+      emca-deploy profile model.onnx --scenario paced --rate 5,10,30 --deadline 20ms
     """
     from emca_deploy.api.profile import name_samples, profile_notes, profile_samples, write_samples
     from emca_deploy.reporting.files import measured, write_document

@@ -27,7 +27,7 @@ __all__ = ["command"]
     unset="the artifact's own",
     help=f"Backend to tune: {TUNED}.",
 )
-@scenario_option
+@scenario_option()
 @option("--budget", "budget_s", type=DurationType(1), default=120.0, help="Approximate duration of the search in seconds.")
 @option("--threads-max", type=click.IntRange(1), unset="all logical cores", help="Largest number of threads to try.")
 @option(

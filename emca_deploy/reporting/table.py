@@ -149,7 +149,8 @@ def _number(cell: str) -> float | str:
 def profile_heading(report: ProfileReport) -> str:
     """Return one line about the measurement."""
     first = report.results[0]
-    parts = [f"{first.scenario}, batch {first.batch}, target {plain(first.target)}"]
+    back_to_back = ", calls back to back" if first.scenario == "paced" else ""
+    parts = [f"{first.scenario}{back_to_back}, batch {first.batch}, target {plain(first.target)}"]
     if report.protocol is not None:
         protocol = report.protocol
         parts.append(f"{protocol.rounds} rounds of {protocol.block_s:g} s, stopped by: {plain(protocol.stop)}")

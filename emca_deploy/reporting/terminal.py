@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from emca_deploy.reporting.drawing import drawing_line
 from emca_deploy.reporting.formats import NONE, plain
 from emca_deploy.reporting.output import say, show_table
+from emca_deploy.reporting.paced import highest_rate_lines, paced_columns
 from emca_deploy.reporting.recommendation import choices_of, warnings_of
 from emca_deploy.reporting.sweeps.words import change_of
 from emca_deploy.reporting.table import Column, deploy_columns, profile_columns, profile_heading
@@ -58,6 +59,12 @@ def print_profile(report: ProfileReport, console: "Console") -> None:
         return
     say(console, profile_heading(report), "bold")
     print_columns(console, profile_columns(report), (), [i for i, r in enumerate(report.results) if not r.stable])
+    if any(result.paced for result in report.results):
+        console.print()
+        say(console, "frames at a rate: from when a frame comes to its answer", "bold")
+        print_columns(console, paced_columns(report.results), (), ())
+    for line in highest_rate_lines(report.results):
+        say(console, line)
 
 
 def print_columns(console: "Console", columns: tuple[Column, ...], chosen: Sequence[int], shaky: Sequence[int]) -> None:

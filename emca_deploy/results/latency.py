@@ -4,15 +4,18 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from emca_deploy.results.codec import left_out, version
-from emca_deploy.results.telemetry import TelemetryResult
+from emca_deploy.results.telemetry import Power, TelemetryResult, ValueSummary
 
 __all__ = [
     "SCHEMA_VERSION",
     "CompareReport",
     "Comparison",
     "Failure",
+    "HighestRate",
     "LatencyResult",
     "LatencySummary",
+    "Misses",
+    "PacedLatency",
     "ProfileReport",
     "ProtocolRecord",
     "Scenario",
@@ -26,7 +29,7 @@ SCHEMA_VERSION = 2
 
 COMPARE_VERSION = 1
 
-Scenario = Literal["single-stream", "offline"]
+Scenario = Literal["single-stream", "offline", "paced"]
 SpeedVerdict = Literal["faster", "slower", "no difference shown"]
 
 
@@ -77,7 +80,7 @@ class ProtocolRecord:
     """How a result was measured. Results of different protocols are not compared.
 
     Attributes:
-        headline: Value to quote: "p90" of single-stream, "throughput" of offline.
+        headline: Value to quote: "throughput" of offline, "p90" of the others.
         batch: Images per call.
         seed: Random seed of the input, the order of the blocks and the bootstrap.
         rounds: Blocks of each candidate.
@@ -91,6 +94,8 @@ class ProtocolRecord:
         timing_boundary: Work between the two readings of the clock.
         warm_up: Warm-up of the candidate; None in the report's protocol, which holds for all candidates.
         in_flight: Concurrent requests; the maximum of all candidates in the report's protocol.
+        rates: Frames per second of the paced scenario, as requested.
+        deadline_ms: Longest time from when a frame comes to its answer, as requested.
     """
 
     scenario: Scenario
@@ -108,11 +113,80 @@ class ProtocolRecord:
     warm_up: WarmUp | None = None
     in_flight: int = 1
     processes: int = 1
+    rates: tuple[float, ...] = left_out(())
+    deadline_ms: float | None = left_out()
+
+
+@dataclass(frozen=True)
+class Misses:
+    """How many frames were not answered within the deadline.
+
+    Attributes:
+        share: Share of the frames, 0 to 1.
+        share_ci95: Its 95 % interval; frames that are close in time count as similar.
+    """
+
+    deadline_ms: float
+    frames: int
+    share: float
+    share_ci95: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class PacedLatency:
+    """A candidate's latency where frames come at a rate. A late frame waits until the runner is free; none is skipped.
+
+    Attributes:
+        rate_per_s: Frames per second.
+        frames: Number of frames.
+        latency_ms: Time from when a frame comes to its answer.
+        service_ms: Time of the call alone.
+        overruns: Number of frames that were answered after the next one had come.
+        busy_share: Share of the time that the runner works at this rate; from 1 the queue grows without end.
+        idle_to_busy: Median time of a call at this rate, divided by that of calls made back to back.
+        idle_to_busy_ci95: Its 95 % interval.
+        late_starts: Number of frames that started over 0.5 ms late although the runner was free, or that queued behind those.
+        valid: False where these are more than 1 % of the frames.
+        clock_mhz: Clock of the processor, or of the GPU, in the meantime.
+        power: Total power by meter, and energy per image.
+        misses: Frames that missed the deadline; None without a deadline.
+    """
+
+    rate_per_s: float
+    frames: int
+    latency_ms: LatencySummary
+    service_ms: LatencySummary
+    overruns: int
+    busy_share: float
+    idle_to_busy: float
+    idle_to_busy_ci95: tuple[float, float]
+    late_starts: int
+    valid: bool
+    clock_mhz: ValueSummary | None = left_out()
+    power: dict[str, Power] = left_out(dict)
+    misses: Misses | None = left_out()
+
+
+@dataclass(frozen=True)
+class HighestRate:
+    """The highest rate at which 99.9 % of the frames meet the deadline.
+
+    Attributes:
+        rate_per_s: Frames per second; None where no rate that was tried meets the deadline.
+        shown: Whether the upper bound of p99.9 meets the deadline; else the frames are too few, and at most 0.1 % missed it.
+        tried_per_s: Rates that were tried, in order.
+    """
+
+    rate_per_s: float | None
+    shown: bool
+    tried_per_s: tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class LatencyResult:
     """One candidate's latency. Fields from `device_ms` on are left out of the JSON where they are null or empty.
+
+    In the paced scenario, the values are those of calls made back to back, except `paced` and `highest_rate`.
 
     Attributes:
         samples: Number of measured calls, without the warm-up.
@@ -125,6 +199,8 @@ class LatencyResult:
         block_calls: Number of calls in each block, in order.
         block_builds: Index of the process that ran each block; empty where one process ran all.
         block_wall_ms: Time that each block took; offline only, where calls overlap.
+        paced: Latency at each rate, in ascending order; paced only.
+        highest_rate: Highest rate that meets the deadline; only where a deadline and no rate was given.
     """
 
     artifact: str
@@ -151,6 +227,8 @@ class LatencyResult:
     block_calls: tuple[int, ...] = left_out(())
     block_builds: tuple[int, ...] = left_out(())
     block_wall_ms: tuple[float, ...] = left_out(())
+    paced: tuple[PacedLatency, ...] = left_out(())
+    highest_rate: HighestRate | None = left_out()
 
     def contradiction(self) -> str:
         """Return why its values cannot be true, or ""."""

@@ -19,6 +19,7 @@ __all__ = [
     "Ends",
     "calls_needed",
     "cluster_of_blocks",
+    "exceedance_interval",
     "mean_interval",
     "percentile_bound",
     "percentile_interval",
@@ -162,6 +163,25 @@ def share_interval(count: int, total: int, confidence: float) -> tuple[float, fl
         return (low + high) / 2
 
     return (root(1 - tail, count - 1) if count > 0 else 0.0), (root(tail, count) if count < total else 1.0)
+
+
+def exceedance_interval(
+    blocks: Sequence[Float64Array], limit: float, confidence: float = 0.95, processes: Sequence[int] | None = None
+) -> tuple[float, tuple[float, float]]:
+    """Return the share of all values above a limit, 0 to 1, and its interval by Clopper and Pearson.
+
+    The values count as fewer independent ones, as in `percentile_interval`. Few of them above the limit do not show how similar
+    neighbours are, so the tenth of largest values counts too.
+    """
+    values = np.sort(np.concatenate(blocks))
+    share = float((values > limit).mean())
+    levels = [(percentile(values, 90.0), 0.1), *([(limit, share)] if 0 < share < 1 else [])]
+    calls = min(_independent_calls(blocks, level, above, confidence, processes) for level, above in levels)
+    low, high = (
+        share_interval(floor(share * calls), calls, confidence)[0],
+        share_interval(ceil(share * calls), calls, confidence)[1],
+    )
+    return share, (low, high)
 
 
 def mean_interval(values: Float64Array, clusters: Sequence[int], confidence: float) -> tuple[float, float, float]:

@@ -13,7 +13,7 @@ from emca_deploy.data.choosing import assumed_for
 from emca_deploy.harness.accuracy.collection import LogitsResult, LogitsRun
 from emca_deploy.harness.measure.hook import Telemetry, available_sources
 from emca_deploy.harness.measure.latency import Protocol, measuring
-from emca_deploy.harness.measure.protocol import BLOCK_S
+from emca_deploy.harness.measure.protocol import BLOCK_S, FEWEST_PROCESSES
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.preprocessing import Preprocessing
 from emca_deploy.requests import BuildRequest, LogitsRequest, ProfileRequest, Request, TrtChoices
@@ -31,7 +31,7 @@ from emca_deploy.telemetry.thermal import ThermalSource
 __all__ = ["Held", "LocalTarget", "candidates_of"]
 
 OFFLINE_BATCH = 8
-FEWEST_BLOCKS = 10
+FEWEST_BLOCKS, FEWEST_PACED_BLOCKS = 10, 5
 IDLE_S = 1.0
 LONGEST = 6
 """Factor from the least to the longest duration, where the longest is not given."""
@@ -126,16 +126,21 @@ class LocalTarget(Target):
     def protocol(self, request: ProfileRequest) -> Protocol:
         """Return how a request is measured."""
         offline = request.scenario == "offline"
+        paced = request.scenario == "paced"
         compared = len(request.artifacts) > 1 or len(request.backends) > 1
+        longest_s = request.duration_s * LONGEST if request.max_duration_s is None else request.max_duration_s
+        processes = min(self.processes, FEWEST_PROCESSES) if paced else self.processes  # few blocks are shared among them
         return Protocol(
             scenario=request.scenario,
             batch=request.batch or (OFFLINE_BATCH if offline else 1),
             warmup_s=request.warmup_s,
-            block_s=min(BLOCK_S[request.scenario], request.duration_s / FEWEST_BLOCKS),
+            block_s=min(BLOCK_S[request.scenario], request.duration_s / (FEWEST_PACED_BLOCKS if paced else FEWEST_BLOCKS)),
             duration_s=request.duration_s,
-            max_duration_s=request.duration_s * LONGEST if request.max_duration_s is None else request.max_duration_s,
+            max_duration_s=None if paced else longest_s,
             seed=request.seed,
-            processes=request.processes or (self.processes if compared else 1),
+            processes=request.processes or (processes if compared else 1),
+            rates=request.rates,
+            deadline_ms=request.deadline_ms,
             load_together=self.load_together or request.load_together,
         )
 
@@ -243,7 +248,10 @@ def candidates_of(
         backend, path = split_artifact(request.artifact)
         return (target.candidate(path, backend or request.backend, options),), options
     options = replace(
-        options, batch=target.protocol(request).batch, scenario=request.scenario, batch_chosen=request.batch is not None
+        options,
+        batch=target.protocol(request).batch,
+        scenario="single-stream" if request.scenario == "paced" else request.scenario,  # a frame is one call too
+        batch_chosen=request.batch is not None,
     )
     return target.candidates(split_artifacts(request.artifacts).artifacts, request.backends, options), options
 

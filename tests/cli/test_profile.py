@@ -29,7 +29,8 @@ def test_json_is_as_the_design_says_and_alone_on_stdout(capsys):
     first, second = document["results"]
     assert (first["artifact"], first["backend"], first["precision"], first["target"]) == (FAKE, "fake", "fp32", "cpu")
     assert (first["scenario"], first["batch"]) == ("single-stream", 1)
-    assert set(first["latency_ms"]) == {"min", "mean", "p50", "p90", "p95", "p99", "p99_9", "max", "std", "p50_ci95"}
+    bounds = {f"{name}_upper95" for name in ("p90", "p95", "p99", "p99_9")}
+    assert set(first["latency_ms"]) == {"min", "mean", "p50", "p90", "p95", "p99", "p99_9", "max", "std", "p50_ci95"} | bounds
     assert len(first["samples_ms"]) == first["samples"] > 0
     for name in ("load_ms", "first_inference_ms", "peak_rss_mib", "throughput_images_per_s"):
         assert first[name] > 0

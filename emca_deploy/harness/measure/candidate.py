@@ -2,19 +2,22 @@
 
 import time
 from dataclasses import dataclass, field
+from math import ceil
 
 import numpy as np
 
 from emca_deploy.arrays import Float64Array
+from emca_deploy.harness.measure.pacing import Frames
 from emca_deploy.harness.measure.worker import Opened, Prepared, Worker
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.results.latency import WarmUp
 
-__all__ = ["Block", "Candidate", "Process"]
+__all__ = ["Block", "Candidate", "PacedBlock", "Process"]
 
 _SETTLED = 0.02
 _WINDOWS = 20
 _FEWEST_CALLS = 3
+_LONGEST_QUEUE = 2
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,15 @@ class Block:
     def wall_ms(self) -> float:
         """The time that it took."""
         return (self.window_ns[1] - self.window_ns[0]) / 1e6
+
+
+@dataclass(frozen=True)
+class PacedBlock:
+    """One block of frames at a rate; its queue is empty at the start. Other fields are as in `Block`."""
+
+    process: int
+    frames: Frames
+    window_ns: tuple[int, int]
 
 
 @dataclass
@@ -85,6 +97,8 @@ class Candidate:
     Attributes:
         processes: Processes so far; the last `alive` of them still live.
         blocks: Blocks so far, in order of time.
+        paced: Blocks at each rate in frames per second, in order of time.
+        turns: Its blocks in each round: None for calls made back to back, or a rate in frames per second.
         notes: Events that are worth a warning.
     """
 
@@ -92,6 +106,8 @@ class Candidate:
     processes: list[Process] = field(default_factory=list)
     alive: int = 1
     blocks: list[Block] = field(default_factory=list)
+    paced: dict[float, list[PacedBlock]] = field(default_factory=dict)
+    turns: tuple[float | None, ...] = (None,)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -145,13 +161,49 @@ class Candidate:
         images = self.batch(batch)
         return [np.array([block.wall_ms / (images * len(block.calls_ms))]) for block in self.blocks]
 
+    def run_turn(self, rate_per_s: float | None, seconds: float, max_calls: int, lead_calls: int) -> None:
+        """Run the next block of one of its turns, on the live processes in order, and keep it.
+
+        Raises:
+            EmcaError: as `Worker.block` and `Worker.paced`.
+        """
+        if rate_per_s is None:
+            self.run_block(seconds, max_calls, lead_calls)
+        else:
+            self.run_paced(rate_per_s, seconds, max_calls, lead_calls)
+
     def run_block(self, seconds: float, max_calls: int, lead_calls: int) -> None:
         """Run the next block, on the live processes in turn, and keep it.
 
         Raises:
             EmcaError: as `Worker.block`.
         """
-        index = len(self.processes) - self.alive + len(self.blocks) % self.alive
-        worker = self.processes[index].worker
+        index, worker = self._next(len(self.blocks))
         latencies_ns = worker.block(seconds, 1, max_calls, lead_calls)
         self.blocks.append(Block(index, latencies_ns / 1e6, worker.device_ms, worker.window_ns))
+
+    def run_paced(self, rate_per_s: float, seconds: float, max_frames: int, lead_calls: int) -> None:
+        """Run the next block at a rate, on the live processes in turn, and keep it.
+
+        A runner that is too slow for the rate gets as many frames as it answers in twice the time.
+
+        Raises:
+            EmcaError: as `Worker.paced`.
+        """
+        done = self.paced.setdefault(rate_per_s, [])
+        index, worker = self._next(len(done))
+        frames = min(round(rate_per_s * seconds), ceil(_LONGEST_QUEUE * seconds * 1000 / self._call_ms(index)), max_frames)
+        found = worker.paced(rate_per_s, max(1, frames), lead_calls)
+        done.append(PacedBlock(index, found, worker.window_ns))
+
+    def _next(self, done: int) -> tuple[int, Worker]:
+        """Return the process that runs the block after so many, and its worker."""
+        index = len(self.processes) - self.alive + done % self.alive
+        return index, self.processes[index].worker
+
+    def _call_ms(self, index: int) -> float:
+        """Return about how long a call takes."""
+        process = self.processes[index]
+        if self.blocks:
+            return float(np.median(self.blocks[-1].calls_ms))
+        return process.warmup_ms[-1] if process.warmup_ms else process.prepared.first_inference_ms

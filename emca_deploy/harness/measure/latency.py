@@ -14,7 +14,9 @@ from emca_deploy._progress import Progress
 from emca_deploy.errors import EmcaError, InputError
 from emca_deploy.harness.measure.candidate import Candidate
 from emca_deploy.harness.measure.hook import Telemetry
+from emca_deploy.harness.measure.paced_summary import at_rate, paced_doubts, paced_notes, paced_results
 from emca_deploy.harness.measure.protocol import Protocol
+from emca_deploy.harness.measure.rate_search import search_rates
 from emca_deploy.harness.measure.raw_samples import RawSamples, raw_of
 from emca_deploy.harness.measure.rounds import INTERRUPTED, interleave
 from emca_deploy.harness.measure.stability import changes_between
@@ -24,7 +26,7 @@ from emca_deploy.harness.measure.worker import Worker
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.machines.environment import collect_environment
 from emca_deploy.machines.machine_state import read_machine_state
-from emca_deploy.results.latency import Failure, ProfileReport
+from emca_deploy.results.latency import Failure, HighestRate, ProfileReport
 from emca_deploy.results.telemetry import TelemetryResult
 
 __all__ = ["LiveRun", "Protocol", "measure", "measuring"]
@@ -37,7 +39,8 @@ class LiveRun:
     Attributes:
         stop: Reason for the end; see `ProtocolRecord`.
         common: Warnings that concern all candidates.
-        sampled: Telemetry by candidate.
+        sampled: Telemetry by candidate, and by its name at a rate.
+        highest_rates: Highest rate that meets the deadline, by candidate.
     """
 
     protocol: Protocol
@@ -49,6 +52,7 @@ class LiveRun:
     stop: str = ""
     common: list[str] = field(default_factory=list)
     sampled: dict[str, TelemetryResult] = field(default_factory=dict)
+    highest_rates: dict[str, HighestRate] = field(default_factory=dict)
 
     @property
     def workers(self) -> dict[str, Worker]:
@@ -65,8 +69,18 @@ class LiveRun:
         results = []
         for candidate in self.candidates:
             telemetry = self.sampled.get(candidate.name, TelemetryResult())
-            candidate.notes.extend(telemetry.warnings)
-            results.append(replace(result_of(candidate, self.protocol, record, self.common), telemetry=telemetry))
+            paced = paced_results(candidate, self.protocol, self.sampled)
+            candidate.notes.extend((*telemetry.warnings, *paced_doubts(paced)))
+            result = result_of(candidate, self.protocol, record, self.common)
+            results.append(
+                replace(
+                    result,
+                    warnings=(*result.warnings, *paced_notes(paced)),
+                    telemetry=telemetry,
+                    paced=paced,
+                    highest_rate=self.highest_rates.get(candidate.name),
+                )
+            )
         return ProfileReport(
             results=tuple(results),
             comparisons=compare_candidates(self.candidates, self.protocol),
@@ -114,15 +128,23 @@ class LiveRun:
             telemetry.begin()
         report = progress or (lambda done, total: None)
         self.stop = interleave(self.candidates, self.protocol, report, failed, renew, processes.renewals)
+        if self.protocol.searches and self.stop != INTERRUPTED:
+            self.highest_rates, self.stop = search_rates(self.candidates, self.protocol, report, failed)
         if self.stop == INTERRUPTED and not self.keep_going:
             raise KeyboardInterrupt
         self._demand_one()
 
     def _end_telemetry(self, telemetry: Telemetry) -> None:
         lead_calls = 1 if len(self.candidates) > 1 else 0
-        windows = {one.name: [block.window_ns for block in one.blocks] for one in self.candidates}
-        calls = {one.name: one.calls + lead_calls * len(one.blocks) for one in self.candidates}
-        inferences = {one.name: one.batch(self.protocol.batch) * calls[one.name] for one in self.candidates}
+        windows, inferences = {}, {}
+        for one in self.candidates:
+            batch = one.batch(self.protocol.batch)
+            windows[one.name] = [block.window_ns for block in one.blocks]
+            inferences[one.name] = batch * (one.calls + lead_calls * len(one.blocks))
+            for rate, blocks in one.paced.items():
+                windows[at_rate(one.name, rate)] = [block.window_ns for block in blocks]
+                frames = sum(len(block.frames.due_ns) for block in blocks)
+                inferences[at_rate(one.name, rate)] = batch * (frames + lead_calls * len(blocks))
         self.sampled = telemetry.end(windows, inferences)
 
     def _finish(self) -> None:

@@ -10,15 +10,20 @@ __all__ = ["BLOCK_S", "FEWEST_PROCESSES", "Protocol"]
 FEWEST_PROCESSES = 2
 """Processes of each compared candidate: the first one of a run is always loaded first, which alone could make it slower."""
 
-BLOCK_S: dict[Scenario, float] = {"single-stream": 0.05, "offline": 0.5}
+BLOCK_S: dict[Scenario, float] = {"single-stream": 0.05, "offline": 0.5, "paced": 1.0}
 """A shared machine is slow for some tenths of a second at a time; short blocks let that affect every candidate alike. With
-0.25 s, the ratio of a file to itself is twice as uncertain (benchmarks/LOG.md). Offline blocks are longer, to fill and drain."""
+0.25 s, the ratio of a file to itself is twice as uncertain (benchmarks/LOG.md). Offline blocks are longer, to fill and drain, and
+paced ones to have frames enough."""
+
+SEARCH_STAGES = 10
+"""Rates that a search tries: 7 to halve the range, and 3 to confirm."""
 
 _BOUNDARIES: dict[Scenario, str] = {
     "single-stream": "host call: input copy and output included, preprocessing excluded",
     "offline": "host, from starting a request to its completion: waiting and input copy included, preprocessing excluded",
+    "paced": "host call, or from when a frame comes: input copy and output included, preprocessing excluded",
 }
-_HEADLINES: dict[Scenario, Literal["p90", "throughput"]] = {"single-stream": "p90", "offline": "throughput"}
+_HEADLINES: dict[Scenario, Literal["p90", "throughput"]] = {"single-stream": "p90", "offline": "throughput", "paced": "p90"}
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,8 @@ class Protocol:
     """How to measure.
 
     Attributes:
-        scenario: "single-stream" makes one call after the other; "offline" keeps as many in flight as the runtime wants.
+        scenario: "single-stream" makes one call after the other; "offline" keeps as many in flight as the runtime wants;
+            "paced" also makes calls at the `rates`.
         batch: Images per call.
         warmup_s: Longest warm-up of a candidate; it ends where successive medians agree within 2 %.
         block_s: Length of one block, within a random quarter; a block has at least one whole call.
@@ -40,6 +46,8 @@ class Protocol:
         processes: Processes of each candidate, which run its blocks in turn; one after the other where memory is too small. The
             pages of memory that a process gets make it some percent faster or slower for its whole life, so a difference of that
             size between single processes means nothing.
+        rates: Frames per second, at each of which every round of the scenario "paced" has a block of every candidate.
+        deadline_ms: Longest time from when a frame comes to its answer; None without a deadline.
         load_together: Whether all candidates load at the same time: for accelerators, where loading takes longer than measuring
             and host memory matters little. Load times are then those of a busy machine.
     """
@@ -57,6 +65,8 @@ class Protocol:
     min_queries: int = 64
     processes: int = 1
     load_together: bool = False
+    rates: tuple[float, ...] = ()
+    deadline_ms: float | None = None
 
     @property
     def rounds(self) -> int:
@@ -68,6 +78,16 @@ class Protocol:
         """The largest number of blocks of each candidate."""
         longest_s = self.duration_s if self.max_duration_s is None else max(self.max_duration_s, self.duration_s)
         return max(1, round(longest_s / self.block_s))
+
+    @property
+    def searches(self) -> bool:
+        """Whether the highest rate that meets the deadline is to be found."""
+        return self.deadline_ms is not None and not self.rates
+
+    @property
+    def stages(self) -> int:
+        """The number of times that the rounds run: again for each rate of a search."""
+        return 1 + SEARCH_STAGES if self.searches else 1
 
     def record(self, rounds: int, stop: str) -> ProtocolRecord:
         """Return the record for a result, with the number of blocks of each candidate and the reason for the end."""

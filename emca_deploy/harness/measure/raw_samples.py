@@ -2,12 +2,13 @@
 
 The file is an .npz of plain arrays, without pickles. `meta` is JSON in UTF-8: the version, the protocol, and the name and builds
 of each candidate. The arrays of candidate i are the fields of `RawCandidate` with the suffix `_i`, in the types of `_types`:
-uint32 nanoseconds hold calls of up to 4.3 s, and `device_ms_i` exists where the accelerator has a clock.
+uint32 nanoseconds hold calls of up to 4.3 s, `device_ms_i` exists where the accelerator has a clock, and `frames_ns_i`,
+`frame_rates_i` and `frame_blocks_i` exist in the paced scenario.
 """
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from emca_deploy.errors import InputError
 from emca_deploy.harness.measure.candidate import Candidate
 from emca_deploy.harness.measure.protocol import Protocol
 from emca_deploy.npz import read_arrays
+from emca_deploy.results.codec import to_json
 
 __all__ = ["RawCandidate", "RawSamples", "raw_of", "read_raw", "save_raw", "write_raw"]
 
@@ -38,6 +40,10 @@ class RawCandidate:
         warmup_ms: Medians of the warm-up's windows, (windows,).
         warmup_build: Index in `builds` of each window's process, (windows,).
         device_ms: Milliseconds of each call by the accelerator's own clock, (calls,); None where it has none.
+        frames_ns: When each frame came, its call started, and its answer was there, (frames, 3), by `time.perf_counter_ns` of its
+            process; None outside the paced scenario, as the fields below.
+        frame_rates: Frames per second that each frame belongs to, (frames,).
+        frame_blocks: Number of each frame's block, (frames,).
     """
 
     name: str
@@ -49,6 +55,9 @@ class RawCandidate:
     warmup_ms: Float64Array
     warmup_build: Int64Array
     device_ms: Float64Array | None = None
+    frames_ns: Int64Array | None = None
+    frame_rates: Float64Array | None = None
+    frame_blocks: Int64Array | None = None
 
     def blocks_ms(self) -> list[Float64Array]:
         """Return the calls in milliseconds, one array per block."""
@@ -65,11 +74,14 @@ class RawSamples:
 
 def raw_of(candidates: Sequence[Candidate], protocol: Protocol) -> RawSamples:
     """Return the samples of measured candidates."""
-    return RawSamples(tuple(_raw_candidate(candidate) for candidate in candidates), asdict(protocol))
+    return RawSamples(tuple(_raw_candidate(candidate) for candidate in candidates), to_json(protocol))
 
 
 def _raw_candidate(candidate: Candidate) -> RawCandidate:
     blocks, device_ms = candidate.blocks, candidate.device_ms
+    paced = [(rate, block.frames) for rate in sorted(candidate.paced) for block in candidate.paced[rate]]
+    times_ns = [np.stack((frames.due_ns, frames.start_ns, frames.end_ns), axis=1) for _, frames in paced]
+    counts = [len(each) for each in times_ns]
     warm = [process.warmup_ms for process in candidate.processes]
     return RawCandidate(
         name=candidate.name,
@@ -81,6 +93,9 @@ def _raw_candidate(candidate: Candidate) -> RawCandidate:
         warmup_ms=np.array([median for medians in warm for median in medians], np.float64),
         warmup_build=np.array([index for index, medians in enumerate(warm) for _ in medians], np.int64),
         device_ms=np.concatenate(device_ms) if len(device_ms) == len(blocks) else None,
+        frames_ns=np.concatenate(times_ns) if paced else None,
+        frame_rates=np.repeat([rate for rate, _ in paced], counts) if paced else None,
+        frame_blocks=np.repeat(np.arange(len(paced)), counts) if paced else None,
     )
 
 
@@ -102,6 +117,15 @@ def save_raw(path: Path, raw: RawSamples) -> None:
         np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
 
 
+_OPTIONAL: dict[str, type[np.generic]] = {
+    "device_ms": np.float32,
+    "frames_ns": np.int64,
+    "frame_rates": np.float64,
+    "frame_blocks": np.int32,
+}
+_FRAME_INTEGERS = ("frames_ns", "frame_blocks")
+
+
 def _types(one: RawCandidate) -> dict[str, type[np.generic]]:
     """Return each array's type in the file."""
     short = one.calls_ns.max(initial=0) <= np.iinfo(np.uint32).max
@@ -112,7 +136,7 @@ def _types(one: RawCandidate) -> dict[str, type[np.generic]]:
         "windows_ns": np.int64,
         "warmup_ms": np.float64,
         "warmup_build": np.int16,
-        **({} if one.device_ms is None else {"device_ms": np.float32}),
+        **{name: kind for name, kind in _OPTIONAL.items() if getattr(one, name) is not None},
     }
 
 
@@ -138,15 +162,15 @@ def _samples(arrays: Mapping[str, npt.NDArray[Any]]) -> RawSamples:
 
 def _read_candidate(archive: Mapping[str, npt.NDArray[Any]], index: int, entry: dict[str, Any]) -> RawCandidate:
     whole = ("calls_ns", "block_calls", "block_build", "windows_ns", "warmup_build")
-    integers = {name: np.asarray(archive[f"{name}_{index}"]).astype(np.int64) for name in whole}
+    integers: dict[str, Any] = {name: np.asarray(archive[f"{name}_{index}"]).astype(np.int64) for name in whole}
     calls, in_blocks = len(integers["calls_ns"]), int(integers["block_calls"].sum())
     if in_blocks != calls:
         raise ValueError(f"the blocks of '{entry['name']}' have {in_blocks} calls, not {calls}")
-    device = archive.get(f"device_ms_{index}")
+    optional: dict[str, Any] = {name: archive[f"{name}_{index}"] for name in _OPTIONAL if f"{name}_{index}" in archive}
     return RawCandidate(
         name=str(entry["name"]),
         builds=tuple(str(build) for build in entry["builds"]),
         warmup_ms=np.asarray(archive[f"warmup_ms_{index}"], np.float64),
-        device_ms=None if device is None else np.asarray(device, np.float64),
+        **{name: each.astype(np.int64 if name in _FRAME_INTEGERS else np.float64) for name, each in optional.items()},
         **integers,
     )

@@ -17,7 +17,7 @@ from emca_deploy.harness.measure.candidate import Candidate
 from emca_deploy.harness.measure.protocol import FEWEST_PROCESSES, Protocol
 from emca_deploy.stats.estimates import median_ci
 
-__all__ = ["INTERRUPTED", "interleave", "planned_looks", "planned_renewals", "precise", "reason_to_stop"]
+__all__ = ["INTERRUPTED", "interleave", "one_round", "planned_looks", "planned_renewals", "precise", "reason_to_stop"]
 
 INTERRUPTED = "interrupted"
 _SHORTEST, _LONGEST = 0.75, 1.25
@@ -53,7 +53,7 @@ def interleave(
     rng = np.random.default_rng(protocol.seed)
     try:
         while candidates:
-            _one_round(candidates, protocol, rng, report, failed)
+            one_round(candidates, protocol, rng, report, failed)
             reason = reason_to_stop(candidates, protocol) if candidates else None
             if reason is not None:
                 return reason
@@ -66,24 +66,28 @@ def interleave(
     return "no candidate is left"
 
 
-def _one_round(
+def one_round(
     candidates: list[Candidate],
     protocol: Protocol,
     rng: np.random.Generator,
     report: Progress,
     failed: Callable[[Candidate, EmcaError], None],
 ) -> None:
+    """Run every turn of every candidate once, in random order; the arguments are as in `interleave`."""
     most_calls = max(1, protocol.max_samples // protocol.max_rounds)
     lead_calls = 1 if len(candidates) > 1 else 0  # because the other candidates have emptied the caches
-    done = sum(len(candidate.blocks) for candidate in candidates)
-    order = [candidates[index] for index in rng.permutation(len(candidates))]
-    for place, candidate in enumerate(order, start=1):
+    done = sum(len(candidate.blocks) + sum(map(len, candidate.paced.values())) for candidate in candidates)
+    turns = [(candidate, turn) for candidate in candidates for turn in candidate.turns]
+    order = [turns[index] for index in rng.permutation(len(turns))]
+    for place, (candidate, turn) in enumerate(order, start=1):
+        if candidate not in candidates:  # it failed in this round
+            continue
         try:
-            candidate.run_block(protocol.block_s * rng.uniform(_SHORTEST, _LONGEST), most_calls, lead_calls)
+            candidate.run_turn(turn, protocol.block_s * rng.uniform(_SHORTEST, _LONGEST), most_calls, lead_calls)
         except EmcaError as exc:
             candidates.remove(candidate)
             failed(candidate, exc)
-        report(done + place, protocol.max_rounds * len(order))
+        report(done + place, protocol.max_rounds * protocol.stages * len(order))
 
 
 def planned_looks(first: int, last: int) -> tuple[int, ...]:

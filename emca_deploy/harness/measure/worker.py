@@ -16,6 +16,7 @@ from emca_deploy.arrays import Float64Array, Int64Array
 from emca_deploy.artifacts import TensorSpec
 from emca_deploy.errors import EmcaError, InputError, WorkerError
 from emca_deploy.harness.measure.channel import Channel
+from emca_deploy.harness.measure.pacing import Frames
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.machines.memory import peak_rss_mib
 from emca_deploy.requests import TaskName
@@ -84,9 +85,9 @@ class Worker:
         timeout_s: Longest wait for an answer.
 
     Attributes:
-        cpu_s: Processor seconds of the process at its last `prepare` or `block`.
+        cpu_s: Processor seconds of the process at its last `prepare`, `block` or `paced`.
         device_ms: Milliseconds of each call of the last `block` by the accelerator's clock, (calls,) float64; None without one.
-        window_ns: Start and end of the last `block` by `time.monotonic_ns`, which all processes of a machine share.
+        window_ns: Start and end of the last `block` or `paced` by `time.monotonic_ns`, which all processes of a machine share.
         peak_rss_mib: Peak memory of the process; 0 until `note_peak`, `finish` or `abandon`.
         opened: Answer to `open`; None before.
     """
@@ -164,6 +165,18 @@ class Worker:
         self.window_ns = (int(answer["start_ns"]), int(answer["end_ns"]))
         self.device_ms = np.asarray(answer["device_ms"], np.float64) if "device_ms" in answer else None
         return np.asarray(arrays["latencies_ns"], np.int64)
+
+    def paced(self, rate_per_s: float, frames: int, lead_calls: int = 0) -> Frames:
+        """Infer once for each frame of an open loop, and return the frames' times; see `pacing.pace`.
+
+        Unmeasured `lead_calls` before the first frame refill the caches after other candidates.
+        """
+        wanted = {"rate_per_s": rate_per_s, "frames": frames, "lead_calls": lead_calls}
+        answer, arrays = self._ask("paced", extra_s=(frames + 1) / rate_per_s, **wanted)
+        self.cpu_s = float(answer["cpu_s"])
+        self.window_ns = (int(answer["start_ns"]), int(answer["end_ns"]))
+        due, begin, answered = (np.asarray(arrays[name], np.int64) for name in ("due_ns", "begin_ns", "answered_ns"))
+        return Frames(due, begin, answered, float(answer["period_ns"]))
 
     def logits(self, wanted: "Wanted") -> Iterator[LogitsPart]:
         """Run a data set, and yield its parts as they come; the last one has the labels of all images and the summary."""

@@ -25,6 +25,7 @@ from emca_deploy.artifacts import TensorSpec
 from emca_deploy.errors import EmcaError, InputError, ModelError
 from emca_deploy.harness.clock import no_garbage_collection, time_calls
 from emca_deploy.harness.measure.channel import Channel
+from emca_deploy.harness.measure.pacing import pace
 from emca_deploy.harness.spec import LoadedModel, RunnerSpec, Saturable
 from emca_deploy.machines.memory import peak_rss_mib
 from emca_deploy.results.codec import from_json
@@ -127,6 +128,18 @@ class _Session:
         latencies_ns = time_calls(lambda: runner.infer(batch), seconds, min_calls, max_calls, note)
         return latencies_ns, {"device_ms": device_ms} if note and None not in device_ms else {}
 
+    def paced(self, rate_per_s: float, frames: int, lead_calls: int) -> None:
+        runner, batch = self._loaded(), self._batch
+        assert batch is not None, "prepare comes first"
+        with no_garbage_collection():
+            start_ns = time.monotonic_ns()
+            for _ in range(lead_calls):
+                runner.infer(batch)
+            found = pace(lambda: runner.infer(batch), rate_per_s, frames)
+            window = {"start_ns": start_ns, "end_ns": time.monotonic_ns()}
+        arrays = {"due_ns": found.due_ns, "begin_ns": found.start_ns, "answered_ns": found.end_ns}
+        self._channel.send({"cpu_s": time.process_time(), "period_ns": found.period_ns, **window}, arrays)
+
     def logits(self, wanted: dict[str, Any]) -> None:
         from emca_deploy.harness.measure.feed import Wanted, feed
 
@@ -193,7 +206,7 @@ def serve(channel: Channel) -> None:
     """Run the commands of the other end of a channel until it sends close or ends."""
     session = _Session(channel)
     commands: dict[str, Callable[..., dict[str, Any] | None]] = {
-        name: getattr(session, name) for name in ("open", "prepare", "block", "logits", "peak", "close")
+        name: getattr(session, name) for name in ("open", "prepare", "block", "paced", "logits", "peak", "close")
     }
     try:
         while True:

@@ -62,3 +62,13 @@ def test_validate_says_what_it_says_here(far, sharded, capfd, tmp_path: Path):
     for document in (there, here):
         document.pop("images_per_s")
     assert there == here
+
+
+@pytest.mark.slow  # what is measured is the same as here
+def test_frames_at_a_rate_are_measured_there(far, sharded, capfd):
+    paced = ["--scenario", "paced", "--rate", "20", "--deadline", "1s", "--duration", "0.5", "--warmup", "0", "--no-telemetry"]
+    (result,) = document_of(capfd, "profile", sharded, "--target", far.target, *paced)["results"]
+    (rate,) = result["paced"]
+    assert (rate["rate_per_s"], rate["misses"]["deadline_ms"]) == (20, 1000)
+    assert rate["frames"] >= 5
+    far.wait_until_nothing_runs()

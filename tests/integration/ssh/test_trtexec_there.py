@@ -94,6 +94,8 @@ def test_an_error_of_trtexec_names_the_file_of_here(board, model, capfd, tmp_pat
     engine = tmp_path / "other.engine"
     engine.write_bytes(b"an engine")
     write_manifest(engine, Manifest("engine", "", "fp16", backend="onnxruntime"))
+    assert run(["profile", str(model), "--target", board.target, "--scenario", "paced", "--rate", "10"]) == 2
+    assert "paced" in capfd.readouterr().err
     assert run(["profile", str(engine), "--target", board.target]) == 2
     assert "is no engine of TensorRT" in capfd.readouterr().err
     wish(tmp_path, bad_model=True)

@@ -201,7 +201,7 @@ def test_processes_that_do_not_fit_take_their_place_at_even_shares(processes, at
 
 
 def test_the_protocols_defaults_are_those_that_the_documentation_states():
-    assert BLOCK_S == {"single-stream": 0.05, "offline": 0.5}
+    assert BLOCK_S == {"single-stream": 0.05, "offline": 0.5, "paced": 1.0}
     assert Protocol() == Protocol(
         "single-stream", 1, 2.0, 0.05, 5.0, 20_000, 0, 300.0, None, 0.01, 64, 1, load_together=False
     )  # fmt: skip

@@ -8,6 +8,7 @@ from emca_deploy.stats.between_runs import spread_between_runs
 from emca_deploy.stats.confidence import (
     calls_needed,
     cluster_of_blocks,
+    exceedance_interval,
     mean_interval,
     percentile_bound,
     percentile_interval,
@@ -113,6 +114,22 @@ def test_the_bound_of_p99_is_right_as_often_as_it_says():
     rng = np.random.default_rng(0)
     right = sum(percentile_bound(np.sort(rng.exponential(size=2000)), 99) >= -log(0.01) for _ in range(1000))
     assert 935 <= right < 1000
+
+
+def test_the_interval_of_a_share_holds_it_where_values_come_in_bursts():
+    rng = np.random.default_rng(0)
+    held = plain = 0
+    for _ in range(60):
+        bursts = np.repeat(rng.random(20 * 6) < 0.2, 5).reshape(20, 30)  # late frames come in fives, a fifth of the time
+        blocks = [np.where(late & (rng.random(30) < 0.5), 30.0, rng.uniform(5, 20, 30)) for late in bursts]
+        share, (low, high) = exceedance_interval(blocks, 20.0)
+        held += low <= 0.1 <= high
+        low, high = share_interval(round(600 * share), 600, 0.95)
+        plain += low <= 0.1 <= high
+    assert held >= 54
+    assert plain < held
+    assert exceedance_interval([np.ones(30)] * 20, 20.0)[1][0] == 0
+    assert exceedance_interval([np.full(30, 25.0)] * 20, 20.0)[1][1] == 1
 
 
 def test_a_mean_over_clusters():

@@ -1,0 +1,69 @@
+"""The table of latencies at each rate of the paced scenario."""
+
+from collections.abc import Sequence
+
+from emca_deploy.reporting.formats import NONE, fixed, interval, plain, significant, uniform, upper
+from emca_deploy.reporting.table import Column
+from emca_deploy.results.latency import LatencyResult, PacedLatency
+
+__all__ = ["highest_rate_lines", "paced_columns"]
+
+
+def paced_columns(results: Sequence[LatencyResult]) -> tuple[Column, ...]:
+    """Return the columns, with a row for each result at each rate; without paced results there are no rows."""
+    pairs = [(result, paced) for result in results for paced in result.paced]
+    rows = [paced for _, paced in pairs]
+    summaries = [row.latency_ms for row in rows]
+    milliseconds = uniform([value for s in summaries for value in (s.p50, s.p90, s.p99, s.p99_9)])
+    named = len({(result.artifact, result.backend) for result, _ in pairs}) > 1
+    artifacts = (Column("artifact", tuple(plain(f"{result.backend}={result.artifact}") for result, _ in pairs)),) if named else ()
+    return (
+        *artifacts,
+        Column("frames/s", tuple(f"{row.rate_per_s:g}" for row in rows)),
+        Column("p50 ms", tuple(milliseconds[0::4])),
+        Column("p90 ms", tuple(milliseconds[1::4]), tuple(upper(s.p90_upper95) for s in summaries), 6, 12),
+        Column("p99 ms", tuple(milliseconds[2::4]), tuple(upper(s.p99_upper95) for s in summaries), 0, 9),
+        Column("p99.9 ms", tuple(milliseconds[3::4]), tuple(upper(s.p99_9_upper95) for s in summaries), 5, 8),
+        Column("call ms", tuple(uniform([row.service_ms.p50 for row in rows])), rank=2),
+        Column(
+            "idle/busy",
+            tuple(f"{fixed(row.idle_to_busy)}x" for row in rows),
+            tuple(interval(row.idle_to_busy_ci95) for row in rows),
+            3,
+            10,
+        ),
+        Column("overruns", tuple(f"{row.overruns} of {row.frames}" for row in rows), rank=4),
+        *_missed(rows),
+        Column("MHz", tuple(fixed(row.clock_mhz.mean if row.clock_mhz else None, 0) for row in rows), rank=7),
+        Column("", tuple("" if row.valid else "not valid" for row in rows)),
+    )
+
+
+def _missed(rows: Sequence[PacedLatency]) -> tuple[Column, ...]:
+    found = [row.misses for row in rows]
+    deadline = next((each.deadline_ms for each in found if each is not None), None)
+    if deadline is None:
+        return ()
+    shares = tuple(NONE if each is None else significant(100 * each.share) for each in found)
+    limits = ("" if each is None else " to ".join(significant(100 * end) for end in each.share_ci95) for each in found)
+    return (Column(f"% over {deadline:g} ms", shares, tuple(limits), 0, 1),)
+
+
+def highest_rate_lines(results: Sequence[LatencyResult]) -> list[str]:
+    """Return a line for each result whose highest rate was searched."""
+    return [f"{plain(f'{result.backend}={result.artifact}')}: {_highest(result)}" for result in results if result.highest_rate]
+
+
+def _highest(result: LatencyResult) -> str:
+    highest = result.highest_rate
+    assert highest is not None
+    found = next((each for each in result.paced if each.rate_per_s == highest.rate_per_s), None)
+    if found is None or found.misses is None:
+        fastest = significant(result.latency_ms.p50)
+        return f"no rate that was tried meets the deadline; a call back to back takes {fastest} ms (median)"
+    line = f"99.9 % of the frames meet {found.misses.deadline_ms:g} ms at up to {found.rate_per_s:g} frames/s"
+    if highest.shown:
+        return f"{line} (p99.9 is at most {significant(found.latency_ms.p99_9_upper95)} ms with 95 % confidence)"
+    most = significant(100 * found.misses.share_ci95[1])
+    missed = f"{found.misses.frames} of {found.frames} frames missed it, at most {most} % with 95 % confidence"
+    return f"{line}; {missed}: measure longer with --duration to show 99.9 %"
