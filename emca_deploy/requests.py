@@ -50,6 +50,8 @@ class ProfileRequest:
         io: the user's facts about input and output: "image_size", "output_name".
         rates: rates of the paced scenario, in frames per second.
         deadline_ms: longest time from when a frame comes to its answer; without rates, the highest rate that meets it is found.
+        concurrency: numbers of calls at once in one process, each in a thread with a loaded model of its own.
+        co_run: whether the two artifacts are also measured while both run.
         load_together: whether all candidates load at the same time, which is faster, but load times are not those of one alone.
     """
 
@@ -72,6 +74,8 @@ class ProfileRequest:
     load_together: bool = False
     rates: tuple[float, ...] = ()
     deadline_ms: float | None = None
+    concurrency: tuple[int, ...] = ()
+    co_run: bool = False
 
 
 @dataclass(frozen=True)

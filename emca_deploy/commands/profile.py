@@ -10,9 +10,9 @@ from emca_deploy.commands import _measuring_options as measuring
 from emca_deploy.commands import _mlflow_option as tracking
 from emca_deploy.commands._console import json_option, show, table_console, tell
 from emca_deploy.commands._durations import DurationType
+from emca_deploy.commands._load_options import load_options
 from emca_deploy.commands._options import backends_option, io_options, threads_option
 from emca_deploy.commands._outcome import exit_code, tell_outcome
-from emca_deploy.commands._paced_options import paced_options
 from emca_deploy.commands._progress_bars import progress
 from emca_deploy.commands._types import OUTPUT, option
 from emca_deploy.errors import InputError
@@ -25,7 +25,7 @@ __all__ = ["command"]
 @backends_option
 @measuring.target_option
 @measuring.scenario_option("paced")
-@paced_options
+@load_options
 @option("--batch", type=click.IntRange(1), unset="1; offline: 8", help="Number of images per call.")
 @threads_option
 @option("--duration", "duration_s", type=DurationType(0.1), default=5.0, help="Least seconds to measure each candidate.")
@@ -72,6 +72,7 @@ def command(output: Path | None, raw: Path | None, no_samples: bool, mlflow: str
       emca-deploy profile onnxruntime=model.onnx openvino=model.onnx --threads 1
       emca-deploy profile model.onnx -o result.json --raw samples.npz
       emca-deploy profile model.onnx --scenario paced --rate 5,10,30 --deadline 20ms
+      emca-deploy profile detector.onnx --co-run model.onnx --threads 1
     """
     from emca_deploy.api.profile import name_samples, profile_notes, profile_samples, write_samples
     from emca_deploy.reporting.files import measured, write_document

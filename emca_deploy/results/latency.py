@@ -8,8 +8,10 @@ from emca_deploy.results.telemetry import Power, TelemetryResult, ValueSummary
 
 __all__ = [
     "SCHEMA_VERSION",
+    "CoRun",
     "CompareReport",
     "Comparison",
+    "CrowdLatency",
     "Failure",
     "HighestRate",
     "LatencyResult",
@@ -96,6 +98,8 @@ class ProtocolRecord:
         in_flight: Concurrent requests; the maximum of all candidates in the report's protocol.
         rates: Frames per second of the paced scenario, as requested.
         deadline_ms: Longest time from when a frame comes to its answer, as requested.
+        concurrency: Numbers of calls at once, as requested.
+        co_run: Whether the two candidates also ran at once.
     """
 
     scenario: Scenario
@@ -115,6 +119,8 @@ class ProtocolRecord:
     processes: int = 1
     rates: tuple[float, ...] = left_out(())
     deadline_ms: float | None = left_out()
+    concurrency: tuple[int, ...] = left_out(())
+    co_run: bool = left_out(False)
 
 
 @dataclass(frozen=True)
@@ -183,6 +189,40 @@ class HighestRate:
 
 
 @dataclass(frozen=True)
+class CrowdLatency:
+    """A candidate's latency where several threads of one process call at once, each a loaded model of its own.
+
+    Attributes:
+        callers: Number of threads.
+        throughput_images_per_s: Images per second of all threads together, the median of the blocks.
+        throughput_ci95: Its 95 % interval.
+    """
+
+    callers: int
+    calls: int
+    latency_ms: LatencySummary
+    throughput_images_per_s: float
+    throughput_ci95: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class CoRun:
+    """A candidate's latency while another one runs too.
+
+    Attributes:
+        other: Artifact of the other candidate.
+        latency_ms: Time of a call while both run.
+        slowdown: Median time of a call while both run, divided by that of a call alone.
+        slowdown_ci95: Its 95 % interval.
+    """
+
+    other: str
+    latency_ms: LatencySummary
+    slowdown: float
+    slowdown_ci95: tuple[float, float]
+
+
+@dataclass(frozen=True)
 class LatencyResult:
     """One candidate's latency. Fields from `device_ms` on are left out of the JSON where they are null or empty.
 
@@ -201,6 +241,9 @@ class LatencyResult:
         block_wall_ms: Time that each block took; offline only, where calls overlap.
         paced: Latency at each rate, in ascending order; paced only.
         highest_rate: Highest rate that meets the deadline; only where a deadline and no rate was given.
+        concurrency: Latency at each number of calls at once, in ascending order.
+        knee: Smallest number of calls at once with 95 % of the highest throughput.
+        co_run: Latency while the other candidate runs too.
     """
 
     artifact: str
@@ -229,6 +272,9 @@ class LatencyResult:
     block_wall_ms: tuple[float, ...] = left_out(())
     paced: tuple[PacedLatency, ...] = left_out(())
     highest_rate: HighestRate | None = left_out()
+    concurrency: tuple[CrowdLatency, ...] = left_out(())
+    knee: int | None = left_out()
+    co_run: CoRun | None = left_out()
 
     def contradiction(self) -> str:
         """Return why its values cannot be true, or ""."""

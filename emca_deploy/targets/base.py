@@ -18,7 +18,7 @@ from emca_deploy.requests import BuildRequest, LogitsRequest, ProfileRequest, Re
 from emca_deploy.results.latency import ProfileReport
 from emca_deploy.targets.capabilities import Capabilities
 from emca_deploy.targets.deployment import BuildStep, BuiltCandidate, Deployment, Models
-from emca_deploy.targets.pace import check_pace
+from emca_deploy.targets.load import check_load
 
 __all__ = ["Built", "ChoosePreprocessing", "Part", "Profiled", "Report", "Shared", "Target", "Validated"]
 
@@ -117,7 +117,7 @@ class Target(ABC):
             InputError: the request has an option that this kind of target lacks, or options that do not belong together.
         """
         if isinstance(request, ProfileRequest):
-            check_pace(request)
+            check_load(request, on_processor=self.is_remote or self.kind == "cpu")
         if request.power_mode is not None and not self.has_power_modes:
             raise InputError(
                 f"--power-mode {request.power_mode}: target '{self.kind}' has no power modes",

@@ -127,20 +127,26 @@ class LocalTarget(Target):
         """Return how a request is measured."""
         offline = request.scenario == "offline"
         paced = request.scenario == "paced"
+        more = paced or request.co_run or bool(request.concurrency)  # several kinds of blocks in each round
         compared = len(request.artifacts) > 1 or len(request.backends) > 1
         longest_s = request.duration_s * LONGEST if request.max_duration_s is None else request.max_duration_s
-        processes = min(self.processes, FEWEST_PROCESSES) if paced else self.processes  # few blocks are shared among them
+        processes = min(self.processes, FEWEST_PROCESSES) if more else self.processes  # few blocks are shared among them
         return Protocol(
             scenario=request.scenario,
             batch=request.batch or (OFFLINE_BATCH if offline else 1),
             warmup_s=request.warmup_s,
-            block_s=min(BLOCK_S[request.scenario], request.duration_s / (FEWEST_PACED_BLOCKS if paced else FEWEST_BLOCKS)),
+            block_s=min(
+                BLOCK_S["offline" if more and not paced else request.scenario],
+                request.duration_s / (FEWEST_PACED_BLOCKS if paced else FEWEST_BLOCKS),
+            ),
             duration_s=request.duration_s,
-            max_duration_s=None if paced else longest_s,
+            max_duration_s=None if more else longest_s,
             seed=request.seed,
             processes=request.processes or (processes if compared else 1),
             rates=request.rates,
             deadline_ms=request.deadline_ms,
+            concurrency=request.concurrency,
+            co_run=request.co_run,
             load_together=self.load_together or request.load_together,
         )
 

@@ -105,8 +105,9 @@ class SshTarget(Target):
             if not trtexec_suffices(first.facts, backends, builds=builds):
                 check_backends(self.address, first.facts, backends, builds=builds)
                 return errand.run(first, lambda answer: self._profiled(answer, errand), progress)
-        if request.scenario == "paced":
-            raise InputError(f"{self.address}: its trtexec cannot run the paced scenario", "install Python 3.10 and numpy on it")
+        if request.scenario == "paced" or request.concurrency or request.co_run:
+            problem = f"{self.address}: its trtexec makes neither paced calls nor several at once"
+            raise InputError(problem, "install Python 3.10 and numpy on it")
         return profile_by_trtexec(self.address, first.facts.trtexec, request, progress)
 
     def _profiled(self, answer: Answer, errand: Errand) -> Profiled:

@@ -8,6 +8,7 @@ import numpy as np
 
 from emca_deploy.arrays import Float64Array
 from emca_deploy.harness.measure.pacing import Frames
+from emca_deploy.harness.measure.protocol import BACK_TO_BACK, Turn
 from emca_deploy.harness.measure.worker import Opened, Prepared, Worker
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.results.latency import WarmUp
@@ -29,12 +30,14 @@ class Block:
         calls_ms: Milliseconds of each call, (calls,) float64.
         device_ms: Milliseconds of the same calls by the accelerator's own clock; None where it has none.
         window_ns: Start and end by `time.monotonic_ns`, unmeasured calls at its start included.
+        calls_per_s: Calls per second of all callers; 0 where there is one.
     """
 
     process: int
     calls_ms: Float64Array
     device_ms: Float64Array | None
     window_ns: tuple[int, int]
+    calls_per_s: float = 0.0
 
     @property
     def wall_ms(self) -> float:
@@ -98,7 +101,8 @@ class Candidate:
         processes: Processes so far; the last `alive` of them still live.
         blocks: Blocks so far, in order of time.
         paced: Blocks at each rate in frames per second, in order of time.
-        turns: Its blocks in each round: None for calls made back to back, or a rate in frames per second.
+        others: Blocks of its other turns, in order of time; those of several callers have the calls of all of them.
+        turns: Its blocks in each round.
         notes: Events that are worth a warning.
     """
 
@@ -107,7 +111,8 @@ class Candidate:
     alive: int = 1
     blocks: list[Block] = field(default_factory=list)
     paced: dict[float, list[PacedBlock]] = field(default_factory=dict)
-    turns: tuple[float | None, ...] = (None,)
+    others: dict[Turn, list[Block]] = field(default_factory=dict)
+    turns: tuple[Turn, ...] = (BACK_TO_BACK,)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -161,16 +166,34 @@ class Candidate:
         images = self.batch(batch)
         return [np.array([block.wall_ms / (images * len(block.calls_ms))]) for block in self.blocks]
 
-    def run_turn(self, rate_per_s: float | None, seconds: float, max_calls: int, lead_calls: int) -> None:
+    def run_turn(self, turn: Turn, seconds: float, max_calls: int, lead_calls: int) -> None:
         """Run the next block of one of its turns, on the live processes in order, and keep it.
 
         Raises:
-            EmcaError: as `Worker.block` and `Worker.paced`.
+            EmcaError: as `Worker.block`, `Worker.paced` and `Worker.crowd`.
         """
-        if rate_per_s is None:
-            self.run_block(seconds, max_calls, lead_calls)
+        if turn.kind == "rate":
+            self.run_paced(turn.value, seconds, max_calls, lead_calls)
+        elif turn.kind == "callers":
+            self.run_crowd(turn, seconds, max_calls)
         else:
-            self.run_paced(rate_per_s, seconds, max_calls, lead_calls)
+            self.run_block(seconds, max_calls, lead_calls)
+
+    def run_crowd(self, turn: Turn, seconds: float, max_calls: int) -> None:
+        """Run the next block of several callers, and keep it.
+
+        Raises:
+            EmcaError: as `Worker.crowd`.
+        """
+        done = self.others.setdefault(turn, [])
+        index, worker = self.next_worker(len(done))
+        latencies_ns, calls_per_s = worker.crowd(int(turn.value), seconds, max_calls)
+        done.append(Block(index, latencies_ns / 1e6, None, worker.window_ns, calls_per_s))
+
+    @property
+    def all_blocks(self) -> int:
+        """The number of blocks of all turns so far."""
+        return len(self.blocks) + sum(map(len, self.paced.values())) + sum(map(len, self.others.values()))
 
     def run_block(self, seconds: float, max_calls: int, lead_calls: int) -> None:
         """Run the next block, on the live processes in turn, and keep it.
@@ -178,7 +201,7 @@ class Candidate:
         Raises:
             EmcaError: as `Worker.block`.
         """
-        index, worker = self._next(len(self.blocks))
+        index, worker = self.next_worker(len(self.blocks))
         latencies_ns = worker.block(seconds, 1, max_calls, lead_calls)
         self.blocks.append(Block(index, latencies_ns / 1e6, worker.device_ms, worker.window_ns))
 
@@ -191,12 +214,12 @@ class Candidate:
             EmcaError: as `Worker.paced`.
         """
         done = self.paced.setdefault(rate_per_s, [])
-        index, worker = self._next(len(done))
+        index, worker = self.next_worker(len(done))
         frames = min(round(rate_per_s * seconds), ceil(_LONGEST_QUEUE * seconds * 1000 / self._call_ms(index)), max_frames)
         found = worker.paced(rate_per_s, max(1, frames), lead_calls)
         done.append(PacedBlock(index, found, worker.window_ns))
 
-    def _next(self, done: int) -> tuple[int, Worker]:
+    def next_worker(self, done: int) -> tuple[int, Worker]:
         """Return the process that runs the block after so many, and its worker."""
         index = len(self.processes) - self.alive + done % self.alive
         return index, self.processes[index].worker

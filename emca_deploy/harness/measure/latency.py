@@ -13,6 +13,7 @@ from typing import Any
 from emca_deploy._progress import Progress
 from emca_deploy.errors import EmcaError, InputError
 from emca_deploy.harness.measure.candidate import Candidate
+from emca_deploy.harness.measure.crowd_summary import co_run_result, crowd_results, knee_of
 from emca_deploy.harness.measure.hook import Telemetry
 from emca_deploy.harness.measure.paced_summary import at_rate, paced_doubts, paced_notes, paced_results
 from emca_deploy.harness.measure.protocol import Protocol
@@ -70,6 +71,7 @@ class LiveRun:
         for candidate in self.candidates:
             telemetry = self.sampled.get(candidate.name, TelemetryResult())
             paced = paced_results(candidate, self.protocol, self.sampled)
+            crowds = crowd_results(candidate, self.protocol)
             candidate.notes.extend((*telemetry.warnings, *paced_doubts(paced)))
             result = result_of(candidate, self.protocol, record, self.common)
             results.append(
@@ -79,6 +81,9 @@ class LiveRun:
                     telemetry=telemetry,
                     paced=paced,
                     highest_rate=self.highest_rates.get(candidate.name),
+                    concurrency=crowds,
+                    knee=knee_of(crowds),
+                    co_run=co_run_result(candidate, self.candidates, self.protocol),
                 )
             )
         return ProfileReport(

@@ -5,7 +5,7 @@ from typing import Literal
 
 from emca_deploy.results.latency import ProtocolRecord, Scenario
 
-__all__ = ["BLOCK_S", "FEWEST_PROCESSES", "Protocol"]
+__all__ = ["BACK_TO_BACK", "BLOCK_S", "FEWEST_PROCESSES", "TOGETHER", "Protocol", "Turn"]
 
 FEWEST_PROCESSES = 2
 """Processes of each compared candidate: the first one of a run is always loaded first, which alone could make it slower."""
@@ -24,6 +24,22 @@ _BOUNDARIES: dict[Scenario, str] = {
     "paced": "host call, or from when a frame comes: input copy and output included, preprocessing excluded",
 }
 _HEADLINES: dict[Scenario, Literal["p90", "throughput"]] = {"single-stream": "p90", "offline": "throughput", "paced": "p90"}
+
+
+@dataclass(frozen=True)
+class Turn:
+    """The way in which the calls of a block are made.
+
+    Attributes:
+        kind: "back to back"; "rate": `value` frames a second; "callers": `value` calls at once in one process; "together": back
+            to back while the other candidate does the same.
+    """
+
+    kind: Literal["back to back", "rate", "callers", "together"] = "back to back"
+    value: float = 0.0
+
+
+BACK_TO_BACK, TOGETHER = Turn(), Turn("together")
 
 
 @dataclass(frozen=True)
@@ -48,6 +64,8 @@ class Protocol:
             size between single processes means nothing.
         rates: Frames per second, at each of which every round of the scenario "paced" has a block of every candidate.
         deadline_ms: Longest time from when a frame comes to its answer; None without a deadline.
+        concurrency: Numbers of calls at once in one process, for each of which every round has a block of every candidate.
+        co_run: Whether every round has a block in which both of two candidates run at once.
         load_together: Whether all candidates load at the same time: for accelerators, where loading takes longer than measuring
             and host memory matters little. Load times are then those of a busy machine.
     """
@@ -67,6 +85,14 @@ class Protocol:
     load_together: bool = False
     rates: tuple[float, ...] = ()
     deadline_ms: float | None = None
+    concurrency: tuple[int, ...] = ()
+    co_run: bool = False
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """The blocks of each candidate in a round; the one with both is not among them."""
+        rates, crowds = (Turn("rate", rate) for rate in self.rates), (Turn("callers", callers) for callers in self.concurrency)
+        return (BACK_TO_BACK, *rates, *crowds)
 
     @property
     def rounds(self) -> int:

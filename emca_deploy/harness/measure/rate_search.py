@@ -9,7 +9,7 @@ import numpy as np
 from emca_deploy._progress import Progress
 from emca_deploy.errors import EmcaError
 from emca_deploy.harness.measure.candidate import Candidate, PacedBlock
-from emca_deploy.harness.measure.protocol import SEARCH_STAGES, Protocol
+from emca_deploy.harness.measure.protocol import SEARCH_STAGES, Protocol, Turn
 from emca_deploy.harness.measure.rounds import INTERRUPTED, one_round
 from emca_deploy.results.latency import HighestRate
 from emca_deploy.stats.confidence import percentile_bound
@@ -135,7 +135,7 @@ def _next_stage(searches: Sequence[RateSearch], candidates: Sequence[Candidate])
         if search.candidate not in candidates:
             continue
         rate = search.next_rate()
-        search.candidate.turns = () if rate is None else (rate,)
+        search.candidate.turns = () if rate is None else (Turn("rate", rate),)
         if rate is not None:
             trying.append(search)
     return trying

@@ -13,8 +13,8 @@ import numpy as np
 from emca_deploy._progress import Progress
 from emca_deploy.arrays import Float64Array
 from emca_deploy.errors import EmcaError
-from emca_deploy.harness.measure.candidate import Candidate
-from emca_deploy.harness.measure.protocol import FEWEST_PROCESSES, Protocol
+from emca_deploy.harness.measure.candidate import Block, Candidate
+from emca_deploy.harness.measure.protocol import FEWEST_PROCESSES, TOGETHER, Protocol
 from emca_deploy.stats.estimates import median_ci
 
 __all__ = ["INTERRUPTED", "interleave", "one_round", "planned_looks", "planned_renewals", "precise", "reason_to_stop"]
@@ -76,7 +76,7 @@ def one_round(
     """Run every turn of every candidate once, in random order; the arguments are as in `interleave`."""
     most_calls = max(1, protocol.max_samples // protocol.max_rounds)
     lead_calls = 1 if len(candidates) > 1 else 0  # because the other candidates have emptied the caches
-    done = sum(len(candidate.blocks) + sum(map(len, candidate.paced.values())) for candidate in candidates)
+    done = sum(candidate.all_blocks for candidate in candidates)
     turns = [(candidate, turn) for candidate in candidates for turn in candidate.turns]
     order = [turns[index] for index in rng.permutation(len(turns))]
     for place, (candidate, turn) in enumerate(order, start=1):
@@ -88,6 +88,31 @@ def one_round(
             candidates.remove(candidate)
             failed(candidate, exc)
         report(done + place, protocol.max_rounds * protocol.stages * len(order))
+    if protocol.co_run and len(candidates) == 2:
+        _run_together(candidates, protocol.block_s * rng.uniform(_SHORTEST, _LONGEST), most_calls, failed)
+
+
+def _run_together(
+    candidates: list[Candidate], seconds: float, most_calls: int, failed: Callable[[Candidate, EmcaError], None]
+) -> None:
+    """Run a block of every candidate at the same time, and keep them."""
+    started = []
+    for candidate in list(candidates):
+        done = candidate.others.setdefault(TOGETHER, [])
+        index, worker = candidate.next_worker(len(done))
+        try:
+            worker.start_block(seconds, most_calls, lead_calls=1)
+            started.append((candidate, index, worker))
+        except EmcaError as exc:
+            candidates.remove(candidate)
+            failed(candidate, exc)
+    for candidate, index, worker in started:
+        try:
+            latencies_ns = worker.block(seconds, 1, most_calls, lead_calls=1)
+            candidate.others[TOGETHER].append(Block(index, latencies_ns / 1e6, worker.device_ms, worker.window_ns))
+        except EmcaError as exc:
+            candidates.remove(candidate)
+            failed(candidate, exc)
 
 
 def planned_looks(first: int, last: int) -> tuple[int, ...]:

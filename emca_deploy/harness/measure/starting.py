@@ -55,7 +55,7 @@ class Processes:
 
     def start(self) -> list[Candidate]:
         """Return every candidate, loaded and warmed up, in the order of the specs, without those that fail."""
-        candidates = [Candidate(name, turns=(None, *self.protocol.rates)) for name in self._groups]
+        candidates = [Candidate(name, turns=self.protocol.turns) for name in self._groups]
         self._start_set(candidates)
         return candidates
 

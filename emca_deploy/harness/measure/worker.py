@@ -166,6 +166,22 @@ class Worker:
         self.device_ms = np.asarray(answer["device_ms"], np.float64) if "device_ms" in answer else None
         return np.asarray(arrays["latencies_ns"], np.int64)
 
+    def crowd(self, callers: int, seconds: float, max_calls: int = 1_000_000) -> tuple[Int64Array, float]:
+        """Infer in several threads for some seconds, each with a loaded model of its own.
+
+        Returns:
+            Nanoseconds of each call of every thread, (calls,) int64, and calls per second of all threads.
+        """
+        answer, arrays = self._ask("crowd", extra_s=seconds, callers=callers, seconds=seconds, max_calls=max_calls)
+        self.cpu_s = float(answer["cpu_s"])
+        self.window_ns = (int(answer["start_ns"]), int(answer["end_ns"]))
+        return np.asarray(arrays["latencies_ns"], np.int64), float(answer["calls_per_s"])
+
+    def start_block(self, seconds: float, max_calls: int = 1_000_000, lead_calls: int = 0) -> None:
+        """Start a block without waiting for it; `block` with the same arguments then waits and returns it."""
+        self._send("block", seconds=seconds, min_calls=1, max_calls=max_calls, lead_calls=lead_calls)
+        self._ahead.append("block")
+
     def paced(self, rate_per_s: float, frames: int, lead_calls: int = 0) -> Frames:
         """Infer once for each frame of an open loop, and return the frames' times; see `pacing.pace`.
 

@@ -25,6 +25,7 @@ from emca_deploy.artifacts import TensorSpec
 from emca_deploy.errors import EmcaError, InputError, ModelError
 from emca_deploy.harness.clock import no_garbage_collection, time_calls
 from emca_deploy.harness.measure.channel import Channel
+from emca_deploy.harness.measure.crowd import call_at_once
 from emca_deploy.harness.measure.pacing import pace
 from emca_deploy.harness.spec import LoadedModel, RunnerSpec, Saturable
 from emca_deploy.machines.memory import peak_rss_mib
@@ -72,6 +73,7 @@ class _Session:
         self._name, self._artifact = "", Path()
         self._batch: npt.NDArray[Any] | None = None
         self._saturated: Saturable | None = None
+        self._crowd: list[LoadedModel] = []
 
     def open(self, spec: dict[str, Any]) -> dict[str, Any]:
         wanted = from_json(RunnerSpec, spec)
@@ -80,7 +82,7 @@ class _Session:
         runner.open()
         load_ms = (perf_counter_ns() - start_ns) / 1e6
         wanted.check_files()
-        self._runner, self._name = runner, wanted.name
+        self._runner, self._spec, self._name = runner, wanted, wanted.name
         self._artifact = Path(str(wanted.kwargs.get("artifact", "")))
         answer = {"input": asdict(runner.input), "output": asdict(runner.output), "task": runner.task}
         return {**answer, "load_ms": load_ms, "runtime": runner.describe()}
@@ -140,6 +142,21 @@ class _Session:
         arrays = {"due_ns": found.due_ns, "begin_ns": found.start_ns, "answered_ns": found.end_ns}
         self._channel.send({"cpu_s": time.process_time(), "period_ns": found.period_ns, **window}, arrays)
 
+    def crowd(self, callers: int, seconds: float, max_calls: int) -> None:
+        batch = self._batch
+        assert batch is not None, "prepare comes first"
+        while len(self._crowd) < callers - 1:
+            other = make_runner(self._spec)
+            other.open()
+            self._crowd.append(other)
+        start_ns = time.monotonic_ns()
+        with no_garbage_collection():
+            found = call_at_once([self._loaded(), *self._crowd[: callers - 1]], batch, seconds, max_calls)
+        window = {"start_ns": start_ns, "end_ns": time.monotonic_ns()}
+        calls_per_s = sum(len(each) / each.sum() * 1e9 for each in found)
+        arrays = {"latencies_ns": np.concatenate(found)}
+        self._channel.send({"cpu_s": time.process_time(), "calls_per_s": calls_per_s, **window}, arrays)
+
     def logits(self, wanted: dict[str, Any]) -> None:
         from emca_deploy.harness.measure.feed import Wanted, feed
 
@@ -150,8 +167,8 @@ class _Session:
 
     def close(self) -> dict[str, Any]:
         peak = _peak_rss_mib()
-        if self._runner is not None:
-            self._runner.close()
+        for runner in (*self._crowd, *filter(None, (self._runner,))):
+            runner.close()
         return {"peak_rss_mib": peak}
 
     def _loaded(self) -> LoadedModel:
@@ -206,7 +223,7 @@ def serve(channel: Channel) -> None:
     """Run the commands of the other end of a channel until it sends close or ends."""
     session = _Session(channel)
     commands: dict[str, Callable[..., dict[str, Any] | None]] = {
-        name: getattr(session, name) for name in ("open", "prepare", "block", "paced", "logits", "peak", "close")
+        name: getattr(session, name) for name in ("open", "prepare", "block", "paced", "crowd", "logits", "peak", "close")
     }
     try:
         while True:

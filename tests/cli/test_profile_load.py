@@ -1,4 +1,4 @@
-"""`profile --scenario paced`."""
+"""`profile` where calls come at a rate, several at once, or beside those of another model."""
 
 import json
 import signal
@@ -77,3 +77,19 @@ def test_an_interrupt_in_the_search_keeps_the_rates_so_far(tmp_path):
     jsonschema.validate(document, SCHEMA)
     assert document["complete"] is False
     assert "highest_rate" not in document["results"][0]
+
+
+@pytest.mark.usefixtures("in_threads")
+def test_calls_at_once_and_two_models_at_once(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    path = tmp_path / "result.json"
+    quick = ["--duration", "0.2", "--warmup", "0", "--no-telemetry", "--processes", "1", "-o", str(path)]
+    assert run(["profile", "fake:latency_ms=2", "--co-run", "fake:latency_ms=3", "--concurrency", "1,2", *quick]) == 0
+    document = json.loads(path.read_text())
+    jsonschema.validate(document, SCHEMA)
+    assert [one["artifact"] for one in document["results"]] == ["fake:latency_ms=2", "fake:latency_ms=3"]
+    assert [one["co_run"]["other"] for one in document["results"]] == ["fake:latency_ms=3", "fake:latency_ms=2"]
+    assert [[each["callers"] for each in one["concurrency"]] for one in document["results"]] == [[1, 2], [1, 2]]
+    text = capsys.readouterr().out
+    assert text.count("knee") == 2
+    assert "while fake:latency_ms=3 runs" in text

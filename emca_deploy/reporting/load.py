@@ -1,4 +1,4 @@
-"""The table of latencies at each rate of the paced scenario."""
+"""Tables of latencies by how calls come: at a rate, several at once, or beside those of another model."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from emca_deploy.reporting.formats import NONE, fixed, interval, plain, signific
 from emca_deploy.reporting.table import Column
 from emca_deploy.results.latency import LatencyResult, PacedLatency
 
-__all__ = ["highest_rate_lines", "paced_columns"]
+__all__ = ["co_run_lines", "crowd_columns", "highest_rate_lines", "paced_columns"]
 
 
 def paced_columns(results: Sequence[LatencyResult]) -> tuple[Column, ...]:
@@ -15,10 +15,8 @@ def paced_columns(results: Sequence[LatencyResult]) -> tuple[Column, ...]:
     rows = [paced for _, paced in pairs]
     summaries = [row.latency_ms for row in rows]
     milliseconds = uniform([value for s in summaries for value in (s.p50, s.p90, s.p99, s.p99_9)])
-    named = len({(result.artifact, result.backend) for result, _ in pairs}) > 1
-    artifacts = (Column("artifact", tuple(plain(f"{result.backend}={result.artifact}") for result, _ in pairs)),) if named else ()
     return (
-        *artifacts,
+        *_artifacts([result for result, _ in pairs]),
         Column("frames/s", tuple(f"{row.rate_per_s:g}" for row in rows)),
         Column("p50 ms", tuple(milliseconds[0::4])),
         Column("p90 ms", tuple(milliseconds[1::4]), tuple(upper(s.p90_upper95) for s in summaries), 6, 12),
@@ -37,6 +35,40 @@ def paced_columns(results: Sequence[LatencyResult]) -> tuple[Column, ...]:
         Column("MHz", tuple(fixed(row.clock_mhz.mean if row.clock_mhz else None, 0) for row in rows), rank=7),
         Column("", tuple("" if row.valid else "not valid" for row in rows)),
     )
+
+
+def crowd_columns(results: Sequence[LatencyResult]) -> tuple[Column, ...]:
+    """Return the columns, with a row for each result at each number of calls at once."""
+    pairs = [(result, crowd) for result in results for crowd in result.concurrency]
+    rows = [crowd for _, crowd in pairs]
+    milliseconds = uniform([value for row in rows for value in (row.latency_ms.p50, row.latency_ms.p99)])
+    rates = uniform([row.throughput_images_per_s for row in rows])
+    return (
+        *_artifacts([result for result, _ in pairs]),
+        Column("calls at once", tuple(str(row.callers) for row in rows)),
+        Column("p50 ms", tuple(milliseconds[0::2]), tuple(interval(row.latency_ms.p50_ci95) for row in rows), 0, 2),
+        Column("p99 ms", tuple(milliseconds[1::2]), tuple(upper(row.latency_ms.p99_upper95) for row in rows), 0, 3),
+        Column("images/s", tuple(rates), tuple(interval(row.throughput_ci95) for row in rows), 0, 1),
+        Column("", tuple("knee" if row.callers == result.knee else "" for result, row in pairs)),
+    )
+
+
+def _artifacts(results: Sequence[LatencyResult]) -> tuple[Column, ...]:
+    """Return a column with the artifact of each row, if there are several."""
+    names = [plain(f"{result.backend}={result.artifact}") for result in results]
+    return (Column("artifact", tuple(names)),) if len(set(names)) > 1 else ()
+
+
+def co_run_lines(results: Sequence[LatencyResult]) -> list[str]:
+    """Return a line for each result that was also measured while another one ran."""
+    lines = []
+    for result in results:
+        if result.co_run is not None:
+            both, alone = significant(result.co_run.latency_ms.p50), significant(result.latency_ms.p50)
+            ratio = f"{fixed(result.co_run.slowdown)}x ({interval(result.co_run.slowdown_ci95)})"
+            where = f"while {plain(result.co_run.other)} runs, {alone} ms alone"
+            lines.append(f"{plain(result.artifact)}: median {both} ms {where}: {ratio}")
+    return lines
 
 
 def _missed(rows: Sequence[PacedLatency]) -> tuple[Column, ...]:
