@@ -78,6 +78,10 @@ def test_both_models_see_the_same_images_and_cells_have_a_verdict(labelled, caps
     found = json.loads(asked(capsys, *words))["corruptions"]
     assert len(seen) == 10
     assert all((own == other).all() for own, other in zip(seen[::2], seen[1::2], strict=True))
+    rgb = seen[:]
+    seen.clear()
+    asked(capsys, *words, "--channels", "bgr")
+    assert all((own == other).all() for own, other in zip(seen, rgb, strict=True))
     assert {cell["verdict"] for cell in found["kinds"][0]["cells"]} == {"within"}
 
 

@@ -197,6 +197,8 @@ def test_bad_annotations_are_refused(found, tmp_path, capsys):
 def test_a_classifier_and_a_detector_are_not_mixed_up(found, small_classifier, capsys):
     annotations = asking(found, found / "found.json")
     refused(capsys, 2, "validate", small_classifier, *annotations, "--image-size", 64, named=["classifier"])
+    corrupted = ("--reference", found / "model.onnx", "--corruptions")
+    refused(capsys, 2, "validate", found / "model.onnx", *annotations, *corrupted, named=["--corruptions"])
     reference = ("--reference", small_classifier)
     refused(capsys, 2, "validate", found / "model.onnx", *annotations, *reference, named=[small_classifier.name])
     (found / "classes" / "a").mkdir(parents=True, exist_ok=True)

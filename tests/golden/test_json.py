@@ -142,6 +142,8 @@ def test_tune(ask: Ask, golden: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_validate(ask: Ask, golden: Any) -> None:
     words = ["--data", "images.npz", "--reference", "fake:classes=10,size=16", "--flips", "flips.json", *ONE]
     golden("json/validate", ask("validate", "net.onnx", *words))
+    found = ask("validate", "net.onnx", *words[:-2], "--max-drop", "100", "--corruptions", "fog", *ONE)
+    golden("json/validate-corruptions", found["corruptions"])
 
 
 @pytest.mark.usefixtures("kept_exports")

@@ -1,4 +1,8 @@
-"""The kinds of corruptions, and how an option names them."""
+"""The kinds of corruptions, and how an option names them.
+
+Parameters are the authors' for 224 pixels, except where their strengths are not in order: glass, snow, frost and elastic, and the
+weakest defocus. `filters.scale_of` names the paper.
+"""
 
 from emca_deploy.data.corruptions.blur import defocus_blur, glass_blur, motion_blur, zoom_blur
 from emca_deploy.data.corruptions.camera import banding, low_light, nearest_resize, strong_jpeg, white_balance
@@ -14,7 +18,7 @@ _KINDS = (
     Corruption("gaussian-noise", "noise", gaussian_noise, ((0.08,), (0.12,), (0.18,), (0.26,), (0.38,))),
     Corruption("shot-noise", "noise", shot_noise, ((60,), (25,), (12,), (5,), (3,))),
     Corruption("impulse-noise", "noise", impulse_noise, ((0.03,), (0.06,), (0.09,), (0.17,), (0.27,))),
-    Corruption("defocus-blur", "blur", defocus_blur, ((3,), (4,), (6,), (8,), (10,))),
+    Corruption("defocus-blur", "blur", defocus_blur, ((2,), (4,), (6,), (8,), (10,))),
     Corruption("glass-blur", "blur", glass_blur, ((0.7, 2, 1), (0.9, 3, 1), (1, 3, 2), (1.1, 4, 2), (1.5, 5, 2))),
     Corruption("motion-blur", "blur", motion_blur, ((3,), (5,), (8,), (12,), (15,))),
     Corruption("zoom-blur", "blur", zoom_blur, ((1.11, 0.01), (1.16, 0.01), (1.21, 0.02), (1.26, 0.02), (1.31, 0.03))),
