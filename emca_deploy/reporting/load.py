@@ -6,7 +6,7 @@ from emca_deploy.reporting.formats import NONE, fixed, interval, plain, signific
 from emca_deploy.reporting.table import Column
 from emca_deploy.results.latency import LatencyResult, PacedLatency
 
-__all__ = ["co_run_lines", "crowd_columns", "highest_rate_lines", "paced_columns"]
+__all__ = ["co_run_lines", "crowd_columns", "highest_rate_lines", "outlier_lines", "paced_columns"]
 
 
 def paced_columns(results: Sequence[LatencyResult]) -> tuple[Column, ...]:
@@ -68,6 +68,19 @@ def co_run_lines(results: Sequence[LatencyResult]) -> list[str]:
             ratio = f"{fixed(result.co_run.slowdown)}x ({interval(result.co_run.slowdown_ci95)})"
             where = f"while {plain(result.co_run.other)} runs, {alone} ms alone"
             lines.append(f"{plain(result.artifact)}: median {both} ms {where}: {ratio}")
+    return lines
+
+
+def outlier_lines(results: Sequence[LatencyResult]) -> list[str]:
+    """Return a line for each result whose slowest call has an explanation."""
+    lines = []
+    for result in results:
+        found = next((each for each in result.outliers if each.evidence), None)
+        if found is not None:
+            ratio = fixed(found.latency_ms / result.latency_ms.p50, 1)
+            lines.append(
+                f"{plain(result.artifact)}: a call of {significant(found.latency_ms)} ms ({ratio}x p50): {found.evidence}"
+            )
     return lines
 
 

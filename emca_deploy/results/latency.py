@@ -17,6 +17,7 @@ __all__ = [
     "LatencyResult",
     "LatencySummary",
     "Misses",
+    "Outlier",
     "PacedLatency",
     "ProfileReport",
     "ProtocolRecord",
@@ -223,6 +224,32 @@ class CoRun:
 
 
 @dataclass(frozen=True)
+class Outlier:
+    """One of the slowest calls, with what the machine did meanwhile.
+
+    Attributes:
+        at_s: Its start, in seconds since the candidate's first block.
+        involuntary_switches: How often a thread of its process lost its core to another thread.
+        page_faults: Page faults of its process.
+        disk_faults: Those of them that read from disk.
+        steal_ms: Time of all cores that the hypervisor gave to other machines during its block; null where that is not known.
+        clock_mhz: Mean clock of the cores near it.
+        temperature_c: Highest temperature near it.
+        evidence: What could explain it, or "" where nothing unusual was seen or the call was not slow.
+    """
+
+    latency_ms: float
+    at_s: float
+    involuntary_switches: int
+    page_faults: int
+    disk_faults: int
+    steal_ms: float | None
+    clock_mhz: float | None
+    temperature_c: float | None
+    evidence: str
+
+
+@dataclass(frozen=True)
 class LatencyResult:
     """One candidate's latency. Fields from `device_ms` on are left out of the JSON where they are null or empty.
 
@@ -244,6 +271,7 @@ class LatencyResult:
         concurrency: Latency at each number of calls at once, in ascending order.
         knee: Smallest number of calls at once with 95 % of the highest throughput.
         co_run: Latency while the other candidate runs too.
+        outliers: The slowest calls that were made back to back, the slowest first.
     """
 
     artifact: str
@@ -275,6 +303,7 @@ class LatencyResult:
     concurrency: tuple[CrowdLatency, ...] = left_out(())
     knee: int | None = left_out()
     co_run: CoRun | None = left_out()
+    outliers: tuple[Outlier, ...] = left_out(())
 
     def contradiction(self) -> str:
         """Return why its values cannot be true, or ""."""

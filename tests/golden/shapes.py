@@ -18,6 +18,12 @@ MACHINE = {
     "governors",
     "warnings",
     "notes",
+    "outliers",
+    "p90_upper95",
+    "p95_upper95",
+    "p99_upper95",
+    "p99_9_upper95",
+    "p99_upper95_ms",
 }
 """Keys below which nulls and list lengths depend on the machine: only the keys of objects are pinned."""
 

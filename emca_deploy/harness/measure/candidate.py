@@ -6,7 +6,7 @@ from math import ceil
 
 import numpy as np
 
-from emca_deploy.arrays import Float64Array
+from emca_deploy.arrays import Float64Array, Int64Array
 from emca_deploy.harness.measure.pacing import Frames
 from emca_deploy.harness.measure.protocol import BACK_TO_BACK, Turn
 from emca_deploy.harness.measure.worker import Opened, Prepared, Worker
@@ -31,6 +31,8 @@ class Block:
         device_ms: Milliseconds of the same calls by the accelerator's own clock; None where it has none.
         window_ns: Start and end by `time.monotonic_ns`, unmeasured calls at its start included.
         calls_per_s: Calls per second of all callers; 0 where there is one.
+        usage: Counts around each call, (calls, 3), see `UsageLog`; None where there are none.
+        steal_ms: Milliseconds that the hypervisor gave to other machines, of all cores; None where that is not known.
     """
 
     process: int
@@ -38,6 +40,8 @@ class Block:
     device_ms: Float64Array | None
     window_ns: tuple[int, int]
     calls_per_s: float = 0.0
+    usage: Int64Array | None = None
+    steal_ms: float | None = None
 
     @property
     def wall_ms(self) -> float:
@@ -203,7 +207,8 @@ class Candidate:
         """
         index, worker = self.next_worker(len(self.blocks))
         latencies_ns = worker.block(seconds, 1, max_calls, lead_calls)
-        self.blocks.append(Block(index, latencies_ns / 1e6, worker.device_ms, worker.window_ns))
+        block = Block(index, latencies_ns / 1e6, worker.device_ms, worker.window_ns, usage=worker.usage, steal_ms=worker.steal_ms)
+        self.blocks.append(block)
 
     def run_paced(self, rate_per_s: float, seconds: float, max_frames: int, lead_calls: int) -> None:
         """Run the next block at a rate, on the live processes in turn, and keep it.

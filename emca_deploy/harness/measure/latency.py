@@ -15,6 +15,7 @@ from emca_deploy.errors import EmcaError, InputError
 from emca_deploy.harness.measure.candidate import Candidate
 from emca_deploy.harness.measure.crowd_summary import co_run_result, crowd_results, knee_of
 from emca_deploy.harness.measure.hook import Telemetry
+from emca_deploy.harness.measure.outliers import outliers_of
 from emca_deploy.harness.measure.paced_summary import at_rate, paced_doubts, paced_notes, paced_results
 from emca_deploy.harness.measure.protocol import Protocol
 from emca_deploy.harness.measure.rate_search import search_rates
@@ -29,6 +30,7 @@ from emca_deploy.machines.environment import collect_environment
 from emca_deploy.machines.machine_state import read_machine_state
 from emca_deploy.results.latency import Failure, HighestRate, ProfileReport
 from emca_deploy.results.telemetry import TelemetryResult
+from emca_deploy.telemetry.recorder import Sample
 
 __all__ = ["LiveRun", "Protocol", "measure", "measuring"]
 
@@ -41,6 +43,7 @@ class LiveRun:
         stop: Reason for the end; see `ProtocolRecord`.
         common: Warnings that concern all candidates.
         sampled: Telemetry by candidate, and by its name at a rate.
+        samples: Every reading of the telemetry.
         highest_rates: Highest rate that meets the deadline, by candidate.
     """
 
@@ -53,6 +56,7 @@ class LiveRun:
     stop: str = ""
     common: list[str] = field(default_factory=list)
     sampled: dict[str, TelemetryResult] = field(default_factory=dict)
+    samples: tuple[Sample, ...] = ()
     highest_rates: dict[str, HighestRate] = field(default_factory=dict)
 
     @property
@@ -83,6 +87,7 @@ class LiveRun:
                     highest_rate=self.highest_rates.get(candidate.name),
                     concurrency=crowds,
                     knee=knee_of(crowds),
+                    outliers=outliers_of(candidate, self.samples),
                     co_run=co_run_result(candidate, self.candidates, self.protocol),
                 )
             )
@@ -151,6 +156,7 @@ class LiveRun:
                 frames = sum(len(block.frames.due_ns) for block in blocks)
                 inferences[at_rate(one.name, rate)] = batch * (frames + lead_calls * len(blocks))
         self.sampled = telemetry.end(windows, inferences)
+        self.samples = telemetry.samples
 
     def _finish(self) -> None:
         """Close every model; an interrupted worker is still busy, so it is ended."""

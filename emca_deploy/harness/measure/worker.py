@@ -88,6 +88,8 @@ class Worker:
         cpu_s: Processor seconds of the process at its last `prepare`, `block` or `paced`.
         device_ms: Milliseconds of each call of the last `block` by the accelerator's clock, (calls,) float64; None without one.
         window_ns: Start and end of the last `block` or `paced` by `time.monotonic_ns`, which all processes of a machine share.
+        usage: Counts around each call of the last `block`, (calls, 3) int64, see `UsageLog`; (0, 3) where there are none.
+        steal_ms: Milliseconds that the hypervisor gave to other machines during the last `block`, of all cores; None if unknown.
         peak_rss_mib: Peak memory of the process; 0 until `note_peak`, `finish` or `abandon`.
         opened: Answer to `open`; None before.
     """
@@ -99,6 +101,8 @@ class Worker:
         self.opened: Opened | None = None
         self.window_ns = (0, 0)
         self.device_ms: Float64Array | None = None
+        self.usage: Int64Array = np.zeros((0, 3), np.int64)
+        self.steal_ms: float | None = None
         self._timeout_s = timeout_s
         self._ahead: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
@@ -164,6 +168,7 @@ class Worker:
         self.cpu_s = float(answer["cpu_s"])
         self.window_ns = (int(answer["start_ns"]), int(answer["end_ns"]))
         self.device_ms = np.asarray(answer["device_ms"], np.float64) if "device_ms" in answer else None
+        self.usage, self.steal_ms = np.asarray(arrays["usage"], np.int64), answer["steal_ms"]
         return np.asarray(arrays["latencies_ns"], np.int64)
 
     def crowd(self, callers: int, seconds: float, max_calls: int = 1_000_000) -> tuple[Int64Array, float]:

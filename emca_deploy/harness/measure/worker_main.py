@@ -27,7 +27,9 @@ from emca_deploy.harness.clock import no_garbage_collection, time_calls
 from emca_deploy.harness.measure.channel import Channel
 from emca_deploy.harness.measure.crowd import call_at_once
 from emca_deploy.harness.measure.pacing import pace
+from emca_deploy.harness.measure.usage import UsageLog
 from emca_deploy.harness.spec import LoadedModel, RunnerSpec, Saturable
+from emca_deploy.machines.machine_state import read_cpu_times
 from emca_deploy.machines.memory import peak_rss_mib
 from emca_deploy.results.codec import from_json
 from emca_deploy.tasks.inputs import random_images
@@ -108,27 +110,38 @@ class _Session:
 
     def block(self, seconds: float, min_calls: int, max_calls: int, lead_calls: int) -> None:
         wanted = (seconds, min_calls, max_calls)
+        usage, before = UsageLog(), read_cpu_times()
         with no_garbage_collection():  # before the window, so the collection is not part of it
             start_ns = time.monotonic_ns()
             device: dict[str, Any] = {}
             if self._saturated is not None:
                 latencies_ns = self._saturated.run_offline(*wanted)
             else:
-                latencies_ns, device = self._one_after_the_other(lead_calls, *wanted)
+                latencies_ns, device = self._one_after_the_other(usage, lead_calls, *wanted)
             window = {"start_ns": start_ns, "end_ns": time.monotonic_ns()}
-        self._channel.send({"cpu_s": time.process_time(), **window, **device}, {"latencies_ns": latencies_ns})
+        after = read_cpu_times()
+        steal_ms = None if before is None or after is None else 1000 * (after.steal_s - before.steal_s)
+        answer = {"cpu_s": time.process_time(), "steal_ms": steal_ms, **window, **device}
+        self._channel.send(answer, {"latencies_ns": latencies_ns, "usage": usage.rows()})
 
     def _one_after_the_other(
-        self, lead_calls: int, seconds: float, min_calls: int, max_calls: int
+        self, usage: UsageLog, lead_calls: int, seconds: float, min_calls: int, max_calls: int
     ) -> tuple[Int64Array, dict[str, Any]]:
         runner, batch = self._loaded(), self._batch
         assert batch is not None
         for _ in range(lead_calls):
             runner.infer(batch)
         device_ms: list[float | None] = []
-        note = (lambda: device_ms.append(runner.device_ms)) if hasattr(runner, "device_ms") else None
+        has_clock = hasattr(runner, "device_ms")
+
+        def note() -> None:
+            usage.note()
+            if has_clock:
+                device_ms.append(getattr(runner, "device_ms", None))
+
+        usage.start()
         latencies_ns = time_calls(lambda: runner.infer(batch), seconds, min_calls, max_calls, note)
-        return latencies_ns, {"device_ms": device_ms} if note and None not in device_ms else {}
+        return latencies_ns, {"device_ms": device_ms} if has_clock and None not in device_ms else {}
 
     def paced(self, rate_per_s: float, frames: int, lead_calls: int) -> None:
         runner, batch = self._loaded(), self._batch

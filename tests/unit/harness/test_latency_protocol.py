@@ -226,6 +226,8 @@ def test_raw_samples_with_pickles_or_of_something_else_are_refused(tmp_path):
 class Silent:
     """Telemetry without sources."""
 
+    samples = ()
+
     def sample_idle(self):
         pass
 
