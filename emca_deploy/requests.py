@@ -51,6 +51,8 @@ class ProfileRequest:
         rates: rates of the paced scenario, in frames per second.
         deadline_ms: longest time from when a frame comes to its answer; without rates, the highest rate that meets it is found.
         concurrency: numbers of calls at once in one process, each in a thread with a loaded model of its own.
+        data: data set of real images to measure with too; None measures with random input only.
+        end_to_end: whether to measure from an image file of `data` to the answer too.
         co_run: whether the two artifacts are also measured while both run.
         load_together: whether all candidates load at the same time, which is faster, but load times are not those of one alone.
     """
@@ -76,6 +78,8 @@ class ProfileRequest:
     deadline_ms: float | None = None
     concurrency: tuple[int, ...] = ()
     co_run: bool = False
+    data: str | None = None
+    end_to_end: bool = False
 
 
 @dataclass(frozen=True)

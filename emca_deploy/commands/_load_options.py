@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import click
 
 from emca_deploy.commands._durations import DurationType
-from emca_deploy.commands._types import option
+from emca_deploy.commands._types import INPUT, option
 from emca_deploy.errors import InputError
 
 __all__ = ["load_options"]
@@ -46,8 +47,12 @@ def _none_is_empty(ctx: click.Context, param: click.Parameter, value: tuple[Any,
     return value or ()
 
 
+def _as_text(ctx: click.Context, param: click.Parameter, value: Path | None) -> str | None:
+    return None if value is None else str(value)
+
+
 def load_options(command: F) -> F:
-    """Add `--rate`, `--deadline`, `--concurrency` and `--co-run`; the last one becomes another artifact."""
+    """Add `--rate`, `--deadline`, `--concurrency`, `--co-run`, which becomes another artifact, `--data` and `--end-to-end`."""
     rate = option(
         "--rate",
         "rates",
@@ -70,6 +75,12 @@ def load_options(command: F) -> F:
     )
     co_run = option("--co-run", metavar="MODEL", help="Measure this model too, alone and at the same time as ARTIFACT.")
 
+    data = option(
+        "--data", type=INPUT, callback=_as_text, help="Also measure with images of this data set: a folder, .zip or .npz."
+    )
+
+    end_to_end = option("--end-to-end", is_flag=True, help="Also time each stage from an image file of --data to the answer.")
+
     @wraps(command)
     def with_model(artifacts: tuple[str, ...], co_run: str | None, **values: Any) -> Any:
         if co_run is not None and len(artifacts) != 1:
@@ -77,6 +88,6 @@ def load_options(command: F) -> F:
         return command(artifacts=(*artifacts, co_run) if co_run else artifacts, co_run=co_run is not None, **values)
 
     decorated: Any = with_model
-    for add in (co_run, concurrency, deadline, rate):
+    for add in (end_to_end, data, co_run, concurrency, deadline, rate):
         decorated = add(decorated)
     return cast(F, decorated)

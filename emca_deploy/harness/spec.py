@@ -10,6 +10,7 @@ import numpy.typing as npt
 from emca_deploy.arrays import Float32Array
 from emca_deploy.artifacts import TensorSpec, sha256_file
 from emca_deploy.errors import ModelError
+from emca_deploy.preprocessing import Preprocessing
 from emca_deploy.requests import TaskName
 
 __all__ = ["LoadedModel", "RunnerSpec", "Saturable"]
@@ -73,6 +74,8 @@ class RunnerSpec:
         artifact: File as the user gave it, for the result.
         group: Name that several specs share if they are measured as one candidate; empty means no group.
         batch: Images per call, where it differs from the protocol: offline, batches are compared by their time per image.
+        data: Data set to measure with real images too; empty means none.
+        preprocessing: How its images become the model's input; None takes ImageNet's.
         digests: Known sha256 of its files, by path; a process that loads other files refuses them.
     """
 
@@ -85,6 +88,8 @@ class RunnerSpec:
     target: str = "cpu"
     group: str = ""
     batch: int | None = None
+    data: str = ""
+    preprocessing: Preprocessing | None = None
     digests: dict[str, str] = field(default_factory=dict)
 
     def check_files(self) -> None:

@@ -4,9 +4,27 @@ from collections.abc import Sequence
 
 from emca_deploy.reporting.formats import NONE, fixed, interval, plain, significant, uniform, upper
 from emca_deploy.reporting.table import Column
-from emca_deploy.results.latency import LatencyResult, PacedLatency
+from emca_deploy.results.latency import LatencyResult
+from emca_deploy.results.load import PacedLatency
 
-__all__ = ["co_run_lines", "crowd_columns", "highest_rate_lines", "outlier_lines", "paced_columns"]
+__all__ = [
+    "co_run_lines",
+    "crowd_columns",
+    "end_to_end_lines",
+    "highest_rate_lines",
+    "outlier_lines",
+    "paced_columns",
+    "real_image_lines",
+]
+
+
+_BAR = 60
+_FILLS = (
+    "\N{FULL BLOCK}",
+    "\N{DARK SHADE}",
+    "\N{MEDIUM SHADE}",
+    "\N{LIGHT SHADE}",
+)
 
 
 def paced_columns(results: Sequence[LatencyResult]) -> tuple[Column, ...]:
@@ -68,6 +86,36 @@ def co_run_lines(results: Sequence[LatencyResult]) -> list[str]:
             ratio = f"{fixed(result.co_run.slowdown)}x ({interval(result.co_run.slowdown_ci95)})"
             where = f"while {plain(result.co_run.other)} runs, {alone} ms alone"
             lines.append(f"{plain(result.artifact)}: median {both} ms {where}: {ratio}")
+    return lines
+
+
+def real_image_lines(results: Sequence[LatencyResult]) -> list[str]:
+    """Return a line for each result on real images, which says whether the time depends on the data."""
+    lines = []
+    for result in results:
+        if (real := result.real_images) is not None:
+            low, high = real.ratio_ci95
+            depends = "the time depends on the data" if high < 1 or low > 1 else "no difference from random input shown"
+            times = f"median {significant(real.latency_ms.p50)} ms on {real.images} real images"
+            ratio = f"{fixed(real.ratio)}x ({interval(real.ratio_ci95)}) random input"
+            lines.append(f"{plain(result.artifact)}: {times}, {ratio}: {depends}")
+    return lines
+
+
+def end_to_end_lines(results: Sequence[LatencyResult]) -> list[str]:
+    """Return a stacked bar of the stages, and their mean times, for each result from image files to answers."""
+    lines = []
+    for result in results:
+        if (found := result.end_to_end) is not None:
+            total = sum(found.stages_mean_ms.values()) or 1.0
+            fills = dict(zip(found.stages_mean_ms, _FILLS * len(found.stages_mean_ms), strict=False))
+            bar = "".join(fills[name] * round(_BAR * ms / total) for name, ms in found.stages_mean_ms.items())
+            parts = (f"{fills[name]} {plain(name)} {significant(ms)}" for name, ms in found.stages_mean_ms.items())
+            lines += [
+                f"{plain(result.artifact)}: mean {significant(total)} ms from file to answer, in ms:",
+                bar,
+                "  ".join(parts),
+            ]
     return lines
 
 

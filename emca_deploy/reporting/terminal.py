@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING
 
 from emca_deploy.reporting.drawing import drawing_line
 from emca_deploy.reporting.formats import NONE, plain
-from emca_deploy.reporting.load import co_run_lines, crowd_columns, highest_rate_lines, outlier_lines, paced_columns
+from emca_deploy.reporting.load import (
+    co_run_lines,
+    crowd_columns,
+    end_to_end_lines,
+    highest_rate_lines,
+    outlier_lines,
+    paced_columns,
+    real_image_lines,
+)
 from emca_deploy.reporting.output import say, show_table
 from emca_deploy.reporting.recommendation import choices_of, warnings_of
 from emca_deploy.reporting.sweeps.words import change_of
@@ -67,7 +75,13 @@ def print_profile(report: ProfileReport, console: "Console") -> None:
         console.print()
         say(console, "calls at once", "bold")
         print_columns(console, crowd_columns(report.results), (), ())
-    for line in (*highest_rate_lines(report.results), *co_run_lines(report.results), *outlier_lines(report.results)):
+    for line in (
+        *highest_rate_lines(report.results),
+        *co_run_lines(report.results),
+        *real_image_lines(report.results),
+        *end_to_end_lines(report.results),
+        *outlier_lines(report.results),
+    ):
         say(console, line)
 
 

@@ -4,21 +4,15 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from emca_deploy.results.codec import left_out, version
-from emca_deploy.results.telemetry import Power, TelemetryResult, ValueSummary
+from emca_deploy.results.load import CoRun, CrowdLatency, EndToEnd, HighestRate, LatencySummary, Outlier, PacedLatency, RealImages
+from emca_deploy.results.telemetry import TelemetryResult
 
 __all__ = [
     "SCHEMA_VERSION",
-    "CoRun",
     "CompareReport",
     "Comparison",
-    "CrowdLatency",
     "Failure",
-    "HighestRate",
     "LatencyResult",
-    "LatencySummary",
-    "Misses",
-    "Outlier",
-    "PacedLatency",
     "ProfileReport",
     "ProtocolRecord",
     "Scenario",
@@ -34,32 +28,6 @@ COMPARE_VERSION = 1
 
 Scenario = Literal["single-stream", "offline", "paced"]
 SpeedVerdict = Literal["faster", "slower", "no difference shown"]
-
-
-@dataclass(frozen=True)
-class LatencySummary:
-    """Milliseconds per call (a call is one batch). Percentiles are order statistics: measured values, never interpolated.
-
-    Attributes:
-        p50_ci95: 95 % interval of the median.
-        p90_upper95, p95_upper95, p99_upper95, p99_9_upper95: Upper bounds of the percentiles with 95 % confidence, for
-            independent calls; null where there are too few calls.
-    """
-
-    min: float
-    mean: float
-    p50: float
-    p90: float
-    p95: float
-    p99: float
-    p99_9: float
-    max: float
-    std: float
-    p50_ci95: tuple[float, float]
-    p90_upper95: float | None = None
-    p95_upper95: float | None = None
-    p99_upper95: float | None = None
-    p99_9_upper95: float | None = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +69,8 @@ class ProtocolRecord:
         deadline_ms: Longest time from when a frame comes to its answer, as requested.
         concurrency: Numbers of calls at once, as requested.
         co_run: Whether the two candidates also ran at once.
+        real_images: Whether the candidates also ran on real images.
+        end_to_end: Whether the candidates also ran from image files to answers.
     """
 
     scenario: Scenario
@@ -122,131 +92,8 @@ class ProtocolRecord:
     deadline_ms: float | None = left_out()
     concurrency: tuple[int, ...] = left_out(())
     co_run: bool = left_out(False)
-
-
-@dataclass(frozen=True)
-class Misses:
-    """How many frames were not answered within the deadline.
-
-    Attributes:
-        share: Share of the frames, 0 to 1.
-        share_ci95: Its 95 % interval; frames that are close in time count as similar.
-    """
-
-    deadline_ms: float
-    frames: int
-    share: float
-    share_ci95: tuple[float, float]
-
-
-@dataclass(frozen=True)
-class PacedLatency:
-    """A candidate's latency where frames come at a rate. A late frame waits until the runner is free; none is skipped.
-
-    Attributes:
-        rate_per_s: Frames per second.
-        frames: Number of frames.
-        latency_ms: Time from when a frame comes to its answer.
-        service_ms: Time of the call alone.
-        overruns: Number of frames that were answered after the next one had come.
-        busy_share: Share of the time that the runner works at this rate; from 1 the queue grows without end.
-        idle_to_busy: Median time of a call at this rate, divided by that of calls made back to back.
-        idle_to_busy_ci95: Its 95 % interval.
-        late_starts: Number of frames that started over 0.5 ms late although the runner was free, or that queued behind those.
-        valid: False where these are more than 1 % of the frames.
-        clock_mhz: Clock of the processor, or of the GPU, in the meantime.
-        power: Total power by meter, and energy per image.
-        misses: Frames that missed the deadline; None without a deadline.
-    """
-
-    rate_per_s: float
-    frames: int
-    latency_ms: LatencySummary
-    service_ms: LatencySummary
-    overruns: int
-    busy_share: float
-    idle_to_busy: float
-    idle_to_busy_ci95: tuple[float, float]
-    late_starts: int
-    valid: bool
-    clock_mhz: ValueSummary | None = left_out()
-    power: dict[str, Power] = left_out(dict)
-    misses: Misses | None = left_out()
-
-
-@dataclass(frozen=True)
-class HighestRate:
-    """The highest rate at which 99.9 % of the frames meet the deadline.
-
-    Attributes:
-        rate_per_s: Frames per second; None where no rate that was tried meets the deadline.
-        shown: Whether the upper bound of p99.9 meets the deadline; else the frames are too few, and at most 0.1 % missed it.
-        tried_per_s: Rates that were tried, in order.
-    """
-
-    rate_per_s: float | None
-    shown: bool
-    tried_per_s: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class CrowdLatency:
-    """A candidate's latency where several threads of one process call at once, each a loaded model of its own.
-
-    Attributes:
-        callers: Number of threads.
-        throughput_images_per_s: Images per second of all threads together, the median of the blocks.
-        throughput_ci95: Its 95 % interval.
-    """
-
-    callers: int
-    calls: int
-    latency_ms: LatencySummary
-    throughput_images_per_s: float
-    throughput_ci95: tuple[float, float]
-
-
-@dataclass(frozen=True)
-class CoRun:
-    """A candidate's latency while another one runs too.
-
-    Attributes:
-        other: Artifact of the other candidate.
-        latency_ms: Time of a call while both run.
-        slowdown: Median time of a call while both run, divided by that of a call alone.
-        slowdown_ci95: Its 95 % interval.
-    """
-
-    other: str
-    latency_ms: LatencySummary
-    slowdown: float
-    slowdown_ci95: tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Outlier:
-    """One of the slowest calls, with what the machine did meanwhile.
-
-    Attributes:
-        at_s: Its start, in seconds since the candidate's first block.
-        involuntary_switches: How often a thread of its process lost its core to another thread.
-        page_faults: Page faults of its process.
-        disk_faults: Those of them that read from disk.
-        steal_ms: Time of all cores that the hypervisor gave to other machines during its block; null where that is not known.
-        clock_mhz: Mean clock of the cores near it.
-        temperature_c: Highest temperature near it.
-        evidence: What could explain it, or "" where nothing unusual was seen or the call was not slow.
-    """
-
-    latency_ms: float
-    at_s: float
-    involuntary_switches: int
-    page_faults: int
-    disk_faults: int
-    steal_ms: float | None
-    clock_mhz: float | None
-    temperature_c: float | None
-    evidence: str
+    real_images: bool = left_out(False)
+    end_to_end: bool = left_out(False)
 
 
 @dataclass(frozen=True)
@@ -272,6 +119,8 @@ class LatencyResult:
         knee: Smallest number of calls at once with 95 % of the highest throughput.
         co_run: Latency while the other candidate runs too.
         outliers: The slowest calls that were made back to back, the slowest first.
+        real_images: Latency on real images.
+        end_to_end: Time from an image file to the answer.
     """
 
     artifact: str
@@ -304,6 +153,8 @@ class LatencyResult:
     knee: int | None = left_out()
     co_run: CoRun | None = left_out()
     outliers: tuple[Outlier, ...] = left_out(())
+    real_images: RealImages | None = left_out()
+    end_to_end: EndToEnd | None = left_out()
 
     def contradiction(self) -> str:
         """Return why its values cannot be true, or ""."""

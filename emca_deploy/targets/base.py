@@ -117,7 +117,7 @@ class Target(ABC):
             InputError: the request has an option that this kind of target lacks, or options that do not belong together.
         """
         if isinstance(request, ProfileRequest):
-            check_load(request, on_processor=self.is_remote or self.kind == "cpu")
+            check_load(request, on_processor=self.is_remote or self.kind == "cpu", here=not self.is_remote)
         if request.power_mode is not None and not self.has_power_modes:
             raise InputError(
                 f"--power-mode {request.power_mode}: target '{self.kind}' has no power modes",

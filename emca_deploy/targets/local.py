@@ -23,6 +23,7 @@ from emca_deploy.targets.building import build_engine
 from emca_deploy.targets.candidates import CandidateOptions, candidates
 from emca_deploy.targets.capabilities import Capabilities, Lack, local_capabilities
 from emca_deploy.targets.deployment import BuildStep, BuiltCandidate, Models
+from emca_deploy.targets.load import with_images
 from emca_deploy.targets.named_artifacts import grouped, split_artifact, split_artifacts
 from emca_deploy.telemetry.processor import CpuFrequencySource
 from emca_deploy.telemetry.source import TelemetrySource
@@ -116,6 +117,7 @@ class LocalTarget(Target):
         specs = () if self.has_power_modes else candidates_of(self, request)[0]
         with self.hold(request.power_mode) as held, ExitStack() as stack:
             specs = grouped(specs or candidates_of(self, request)[0], split_artifacts(request.artifacts))
+            specs = with_images(specs, request.data)
             sampler = stack.enter_context(_telemetry(held.sources())) if request.telemetry else None
             with measuring(specs, self.protocol(request), progress, sampler, keep_going=True) as run:
                 pass
@@ -127,7 +129,7 @@ class LocalTarget(Target):
         """Return how a request is measured."""
         offline = request.scenario == "offline"
         paced = request.scenario == "paced"
-        more = paced or request.co_run or bool(request.concurrency)  # several kinds of blocks in each round
+        more = paced or request.co_run or bool(request.concurrency or request.data)  # several kinds of blocks in each round
         compared = len(request.artifacts) > 1 or len(request.backends) > 1
         longest_s = request.duration_s * LONGEST if request.max_duration_s is None else request.max_duration_s
         processes = min(self.processes, FEWEST_PROCESSES) if more else self.processes  # few blocks are shared among them
@@ -147,6 +149,8 @@ class LocalTarget(Target):
             deadline_ms=request.deadline_ms,
             concurrency=request.concurrency,
             co_run=request.co_run,
+            real_images=request.data is not None,
+            end_to_end=request.end_to_end,
             load_together=self.load_together or request.load_together,
         )
 

@@ -8,7 +8,9 @@ import time
 from pathlib import Path
 
 import jsonschema
+import numpy as np
 import pytest
+from PIL import Image
 
 from emca_deploy import results
 from emca_deploy.cli import run
@@ -93,3 +95,43 @@ def test_calls_at_once_and_two_models_at_once(capsys, tmp_path, monkeypatch):
     text = capsys.readouterr().out
     assert text.count("knee") == 2
     assert "while fake:latency_ms=3 runs" in text
+
+
+@pytest.mark.usefixtures("in_threads")
+def test_real_images_beside_random_input(capsys, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (70, 8, 8, 3), np.uint8)
+    np.savez(tmp_path / "images.npz", images=images)
+    path = tmp_path / "result.json"
+    quick = ["--duration", "0.2", "--warmup", "0", "--no-telemetry", "-o", str(path)]
+    assert run(["profile", "fake:latency_ms=2", "--data", str(tmp_path / "images.npz"), "--batch", "3", *quick]) == 0
+    document = json.loads(path.read_text())
+    jsonschema.validate(document, SCHEMA)
+    (result,) = document["results"]
+    assert result["real_images"]["images"] == 63  # whole batches of at most 64
+    assert result["real_images"]["latency_ms"]["min"] >= 2
+    low, high = result["real_images"]["ratio_ci95"]
+    assert low <= result["real_images"]["ratio"] <= high
+    assert "63 real images" in capsys.readouterr().out
+    assert run(["profile", "fake", "--data", str(tmp_path / "images.npz"), "--batch", "71", *quick]) == 2
+    assert "71" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("in_threads")
+def test_stages_from_image_files_to_answers_add_up(capsys, tmp_path):
+    for name in range(3):
+        Image.new("RGB", (40, 30), (name, 9, 99)).save(tmp_path / f"{name}.png")
+    path = tmp_path / "result.json"
+    quick = ["--duration", "0.2", "--warmup", "0", "--no-telemetry", "-o", str(path)]
+    assert run(["profile", "fake:latency_ms=2", "--data", str(tmp_path), "--end-to-end", *quick]) == 0
+    document = json.loads(path.read_text())
+    jsonschema.validate(document, SCHEMA)
+    (result,) = document["results"]
+    stages = result["end_to_end"]["stages_mean_ms"]
+    assert list(stages) == ["decode", "resize", "normalize", "copy", "infer", "post-process"]
+    assert stages["infer"] >= 2
+    assert min(stages.values()) > 0
+    assert sum(stages.values()) == pytest.approx(result["end_to_end"]["latency_ms"]["mean"])
+    bar = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("\N{FULL BLOCK}"))
+    assert 50 < len(bar.strip()) < 70
+    np.savez(tmp_path / "images.npz", images=np.zeros((4, 8, 8, 3), np.uint8))
+    assert run(["profile", "fake", "--data", str(tmp_path / "images.npz"), "--end-to-end", *quick]) == 2

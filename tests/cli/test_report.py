@@ -10,8 +10,9 @@ from emca_deploy.cli import run
 from emca_deploy.results.accuracy import AccuracyReport, ConfidenceBin, Flip, Flips, ReferenceComparison
 from emca_deploy.results.codec import from_json, to_json
 from emca_deploy.results.deploy import DeployCandidate, DeployReport, Picture
-from emca_deploy.results.latency import LatencyResult, LatencySummary, ProtocolRecord
+from emca_deploy.results.latency import LatencyResult, ProtocolRecord
 from emca_deploy.results.layers import KINDS, ArtifactLayers, Layer, LayersReport
+from emca_deploy.results.load import LatencySummary
 from emca_deploy.results.sensitivity import Cost, SensitivityReport, UnitSensitivity
 
 BLOCKS = 12

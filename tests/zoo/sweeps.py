@@ -11,7 +11,8 @@ from emca_deploy.artifacts import write_json
 from emca_deploy.results.accuracy import AccuracyReport, ConfidenceBin, Flip, Flips, ReferenceComparison
 from emca_deploy.results.codec import to_json
 from emca_deploy.results.deploy import DeployCandidate, DeployReport, Picture
-from emca_deploy.results.latency import Failure, LatencyResult, LatencySummary, ProtocolRecord
+from emca_deploy.results.latency import Failure, LatencyResult, ProtocolRecord
+from emca_deploy.results.load import LatencySummary
 from emca_deploy.results.sweep import CellResult, SweepCell, SweepReport, SweepRow, row_of, with_front
 from emca_deploy.results.telemetry import Power, Readings, SourceTelemetry, TelemetryResult, ValueSummary
 

@@ -33,6 +33,7 @@ class Block:
         calls_per_s: Calls per second of all callers; 0 where there is one.
         usage: Counts around each call, (calls, 3), see `UsageLog`; None where there are none.
         steal_ms: Milliseconds that the hypervisor gave to other machines, of all cores; None where that is not known.
+        stages_ms: Milliseconds of each stage of each call, (calls, stages); None where there are no stages.
     """
 
     process: int
@@ -42,6 +43,7 @@ class Block:
     calls_per_s: float = 0.0
     usage: Int64Array | None = None
     steal_ms: float | None = None
+    stages_ms: Float64Array | None = None
 
     @property
     def wall_ms(self) -> float:
@@ -107,6 +109,7 @@ class Candidate:
         paced: Blocks at each rate in frames per second, in order of time.
         others: Blocks of its other turns, in order of time; those of several callers have the calls of all of them.
         turns: Its blocks in each round.
+        real_images: Number of different real images of its last block with those.
         notes: Events that are worth a warning.
     """
 
@@ -117,6 +120,7 @@ class Candidate:
     paced: dict[float, list[PacedBlock]] = field(default_factory=dict)
     others: dict[Turn, list[Block]] = field(default_factory=dict)
     turns: tuple[Turn, ...] = (BACK_TO_BACK,)
+    real_images: int = 0
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -180,6 +184,10 @@ class Candidate:
             self.run_paced(turn.value, seconds, max_calls, lead_calls)
         elif turn.kind == "callers":
             self.run_crowd(turn, seconds, max_calls)
+        elif turn.kind == "real":
+            self.run_real(turn, seconds, max_calls)
+        elif turn.kind == "chain":
+            self.run_chain(turn, seconds, max_calls)
         else:
             self.run_block(seconds, max_calls, lead_calls)
 
@@ -193,6 +201,28 @@ class Candidate:
         index, worker = self.next_worker(len(done))
         latencies_ns, calls_per_s = worker.crowd(int(turn.value), seconds, max_calls)
         done.append(Block(index, latencies_ns / 1e6, None, worker.window_ns, calls_per_s))
+
+    def run_real(self, turn: Turn, seconds: float, max_calls: int) -> None:
+        """Run the next block on real images, and keep it.
+
+        Raises:
+            EmcaError: as `Worker.real`.
+        """
+        done = self.others.setdefault(turn, [])
+        index, worker = self.next_worker(len(done))
+        latencies_ns, self.real_images = worker.real(seconds, max_calls)
+        done.append(Block(index, latencies_ns / 1e6, None, worker.window_ns))
+
+    def run_chain(self, turn: Turn, seconds: float, max_calls: int) -> None:
+        """Run the next block from image files to answers, and keep it.
+
+        Raises:
+            EmcaError: as `Worker.chain`.
+        """
+        done = self.others.setdefault(turn, [])
+        index, worker = self.next_worker(len(done))
+        stages_ms = worker.chain(seconds, max_calls) / 1e6
+        done.append(Block(index, stages_ms.sum(axis=1), None, worker.window_ns, stages_ms=stages_ms))
 
     @property
     def all_blocks(self) -> int:

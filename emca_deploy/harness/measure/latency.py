@@ -13,7 +13,7 @@ from typing import Any
 from emca_deploy._progress import Progress
 from emca_deploy.errors import EmcaError, InputError
 from emca_deploy.harness.measure.candidate import Candidate
-from emca_deploy.harness.measure.crowd_summary import co_run_result, crowd_results, knee_of
+from emca_deploy.harness.measure.crowd_summary import co_run_result, crowd_results, end_to_end_result, knee_of, real_images_result
 from emca_deploy.harness.measure.hook import Telemetry
 from emca_deploy.harness.measure.outliers import outliers_of
 from emca_deploy.harness.measure.paced_summary import at_rate, paced_doubts, paced_notes, paced_results
@@ -28,7 +28,8 @@ from emca_deploy.harness.measure.worker import Worker
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.machines.environment import collect_environment
 from emca_deploy.machines.machine_state import read_machine_state
-from emca_deploy.results.latency import Failure, HighestRate, ProfileReport
+from emca_deploy.results.latency import Failure, ProfileReport
+from emca_deploy.results.load import HighestRate
 from emca_deploy.results.telemetry import TelemetryResult
 from emca_deploy.telemetry.recorder import Sample
 
@@ -87,6 +88,8 @@ class LiveRun:
                     highest_rate=self.highest_rates.get(candidate.name),
                     concurrency=crowds,
                     knee=knee_of(crowds),
+                    real_images=real_images_result(candidate, self.protocol),
+                    end_to_end=end_to_end_result(candidate, self.protocol),
                     outliers=outliers_of(candidate, self.samples),
                     co_run=co_run_result(candidate, self.candidates, self.protocol),
                 )

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from emca_deploy.harness.measure.candidate import Candidate
-from emca_deploy.results.latency import Outlier
+from emca_deploy.results.load import Outlier
 from emca_deploy.telemetry.recorder import Sample
 
 __all__ = ["outliers_of"]

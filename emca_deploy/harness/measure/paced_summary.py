@@ -10,7 +10,7 @@ from emca_deploy.harness.measure.candidate import Candidate, PacedBlock
 from emca_deploy.harness.measure.pacing import LATE_MS
 from emca_deploy.harness.measure.protocol import Protocol
 from emca_deploy.harness.measure.summary import summarize
-from emca_deploy.results.latency import Misses, PacedLatency
+from emca_deploy.results.load import Misses, PacedLatency
 from emca_deploy.results.telemetry import TelemetryResult, ValueSummary, total_power
 from emca_deploy.stats.confidence import exceedance_interval
 from emca_deploy.stats.estimates import ratio_of_medians

@@ -5,7 +5,7 @@ from typing import Literal
 
 from emca_deploy.results.latency import ProtocolRecord, Scenario
 
-__all__ = ["BACK_TO_BACK", "BLOCK_S", "FEWEST_PROCESSES", "TOGETHER", "Protocol", "Turn"]
+__all__ = ["BACK_TO_BACK", "BLOCK_S", "CHAIN", "FEWEST_PROCESSES", "REAL", "TOGETHER", "Protocol", "Turn"]
 
 FEWEST_PROCESSES = 2
 """Processes of each compared candidate: the first one of a run is always loaded first, which alone could make it slower."""
@@ -32,14 +32,15 @@ class Turn:
 
     Attributes:
         kind: "back to back"; "rate": `value` frames a second; "callers": `value` calls at once in one process; "together": back
-            to back while the other candidate does the same.
+            to back while the other candidate does the same; "real": back to back on real images; "chain": from
+            an image file to the answer.
     """
 
-    kind: Literal["back to back", "rate", "callers", "together"] = "back to back"
+    kind: Literal["back to back", "rate", "callers", "together", "real", "chain"] = "back to back"
     value: float = 0.0
 
 
-BACK_TO_BACK, TOGETHER = Turn(), Turn("together")
+BACK_TO_BACK, TOGETHER, REAL, CHAIN = Turn(), Turn("together"), Turn("real"), Turn("chain")
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ class Protocol:
         deadline_ms: Longest time from when a frame comes to its answer; None without a deadline.
         concurrency: Numbers of calls at once in one process, for each of which every round has a block of every candidate.
         co_run: Whether every round has a block in which both of two candidates run at once.
+        real_images: Whether every round has a block of every candidate on the real images of its spec.
+        end_to_end: Whether every round has a block of every candidate from an image file to the answer.
         load_together: Whether all candidates load at the same time: for accelerators, where loading takes longer than measuring
             and host memory matters little. Load times are then those of a busy machine.
     """
@@ -87,12 +90,14 @@ class Protocol:
     deadline_ms: float | None = None
     concurrency: tuple[int, ...] = ()
     co_run: bool = False
+    real_images: bool = False
+    end_to_end: bool = False
 
     @property
     def turns(self) -> tuple[Turn, ...]:
         """The blocks of each candidate in a round; the one with both is not among them."""
         rates, crowds = (Turn("rate", rate) for rate in self.rates), (Turn("callers", callers) for callers in self.concurrency)
-        return (BACK_TO_BACK, *rates, *crowds)
+        return (BACK_TO_BACK, *rates, *crowds, *((REAL,) if self.real_images else ()), *((CHAIN,) if self.end_to_end else ()))
 
     @property
     def rounds(self) -> int:

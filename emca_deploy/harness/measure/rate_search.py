@@ -11,7 +11,7 @@ from emca_deploy.errors import EmcaError
 from emca_deploy.harness.measure.candidate import Candidate, PacedBlock
 from emca_deploy.harness.measure.protocol import SEARCH_STAGES, Protocol, Turn
 from emca_deploy.harness.measure.rounds import INTERRUPTED, one_round
-from emca_deploy.results.latency import HighestRate
+from emca_deploy.results.load import HighestRate
 from emca_deploy.stats.confidence import percentile_bound
 
 __all__ = ["FOUND", "RateSearch", "search_rates"]

@@ -9,7 +9,8 @@ from emca_deploy.arrays import Float64Array
 from emca_deploy.harness.measure.candidate import Candidate
 from emca_deploy.harness.measure.protocol import Protocol
 from emca_deploy.harness.measure.stability import drift_warnings
-from emca_deploy.results.latency import Comparison, LatencyResult, LatencySummary, ProtocolRecord, WarmUp, verdict_of
+from emca_deploy.results.latency import Comparison, LatencyResult, ProtocolRecord, WarmUp, verdict_of
+from emca_deploy.results.load import LatencySummary
 from emca_deploy.stats.confidence import percentile_bound
 from emca_deploy.stats.estimates import median_ci, percentile, ratio_of_medians
 

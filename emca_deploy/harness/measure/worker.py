@@ -182,6 +182,28 @@ class Worker:
         self.window_ns = (int(answer["start_ns"]), int(answer["end_ns"]))
         return np.asarray(arrays["latencies_ns"], np.int64), float(answer["calls_per_s"])
 
+    def real(self, seconds: float, max_calls: int = 1_000_000) -> tuple[Int64Array, int]:
+        """Infer real images of the spec's data set for some seconds, after one unmeasured call.
+
+        Returns:
+            Nanoseconds of each call, (calls,) int64, and the number of different images.
+        """
+        answer, arrays = self._ask("real", extra_s=seconds, seconds=seconds, max_calls=max_calls)
+        self.cpu_s = float(answer["cpu_s"])
+        self.window_ns = (int(answer["start_ns"]), int(answer["end_ns"]))
+        return np.asarray(arrays["latencies_ns"], np.int64), int(answer["images"])
+
+    def chain(self, seconds: float, max_images: int = 1_000_000) -> Int64Array:
+        """Run images of the spec's data set from file to answer for some seconds.
+
+        Returns:
+            Nanoseconds of each stage of each image, (images, stages) int64; see `stages.Chain`.
+        """
+        answer, arrays = self._ask("chain", extra_s=seconds, seconds=seconds, max_images=max_images)
+        self.cpu_s = float(answer["cpu_s"])
+        self.window_ns = (int(answer["start_ns"]), int(answer["end_ns"]))
+        return np.asarray(arrays["stages_ns"], np.int64)
+
     def start_block(self, seconds: float, max_calls: int = 1_000_000, lead_calls: int = 0) -> None:
         """Start a block without waiting for it; `block` with the same arguments then waits and returns it."""
         self._send("block", seconds=seconds, min_calls=1, max_calls=max_calls, lead_calls=lead_calls)

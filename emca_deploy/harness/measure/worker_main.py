@@ -13,9 +13,10 @@ import traceback
 from collections.abc import Callable
 from dataclasses import asdict
 from importlib import import_module
+from itertools import cycle
 from pathlib import Path
 from time import perf_counter_ns
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,9 @@ from emca_deploy.machines.machine_state import read_cpu_times
 from emca_deploy.machines.memory import peak_rss_mib
 from emca_deploy.results.codec import from_json
 from emca_deploy.tasks.inputs import random_images
+
+if TYPE_CHECKING:
+    from emca_deploy.harness.measure.stages import Chain
 
 __all__ = ["input_shape", "main", "make_runner", "serve"]
 
@@ -76,6 +80,8 @@ class _Session:
         self._batch: npt.NDArray[Any] | None = None
         self._saturated: Saturable | None = None
         self._crowd: list[LoadedModel] = []
+        self._real: list[npt.NDArray[Any]] = []
+        self._chain: Chain | None = None
 
     def open(self, spec: dict[str, Any]) -> dict[str, Any]:
         wanted = from_json(RunnerSpec, spec)
@@ -170,6 +176,30 @@ class _Session:
         arrays = {"latencies_ns": np.concatenate(found)}
         self._channel.send({"cpu_s": time.process_time(), "calls_per_s": calls_per_s, **window}, arrays)
 
+    def real(self, seconds: float, max_calls: int) -> None:
+        from emca_deploy.harness.measure.real_images import real_batches
+
+        runner, batch = self._loaded(), self._batch
+        assert batch is not None, "prepare comes first"
+        if not self._real:
+            self._real = real_batches(self._spec, runner, len(batch))
+        runner.infer(self._real[0])
+        turns = cycle(self._real)
+        start_ns = time.monotonic_ns()
+        latencies_ns = time_calls(lambda: runner.infer(next(turns)), seconds, 1, max_calls)
+        window = {"start_ns": start_ns, "end_ns": time.monotonic_ns()}
+        answer = {"cpu_s": time.process_time(), "images": sum(map(len, self._real)), **window}
+        self._channel.send(answer, {"latencies_ns": latencies_ns})
+
+    def chain(self, seconds: float, max_images: int) -> None:
+        from emca_deploy.harness.measure.stages import Chain
+
+        self._chain = self._chain or Chain(self._spec, self._loaded())
+        start_ns = time.monotonic_ns()
+        stages_ns = self._chain.run(seconds, max_images)
+        window = {"start_ns": start_ns, "end_ns": time.monotonic_ns()}
+        self._channel.send({"cpu_s": time.process_time(), **window}, {"stages_ns": stages_ns})
+
     def logits(self, wanted: dict[str, Any]) -> None:
         from emca_deploy.harness.measure.feed import Wanted, feed
 
@@ -236,7 +266,8 @@ def serve(channel: Channel) -> None:
     """Run the commands of the other end of a channel until it sends close or ends."""
     session = _Session(channel)
     commands: dict[str, Callable[..., dict[str, Any] | None]] = {
-        name: getattr(session, name) for name in ("open", "prepare", "block", "paced", "crowd", "logits", "peak", "close")
+        name: getattr(session, name)
+        for name in ("open", "prepare", "block", "paced", "crowd", "real", "chain", "logits", "peak", "close")
     }
     try:
         while True:

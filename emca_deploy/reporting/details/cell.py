@@ -15,8 +15,9 @@ from emca_deploy.reporting.sensitivity import sensitivity_chart
 from emca_deploy.reporting.sweeps.words import OUTCOMES
 from emca_deploy.results.accuracy import AccuracyReport
 from emca_deploy.results.figures import figures_of
-from emca_deploy.results.latency import LatencyResult, LatencySummary
+from emca_deploy.results.latency import LatencyResult
 from emca_deploy.results.layers import ArtifactLayers
+from emca_deploy.results.load import LatencySummary
 from emca_deploy.results.sweep import CellResult
 from emca_deploy.results.sweep_choice import CellVerdict
 from emca_deploy.results.telemetry import TelemetryResult

@@ -11,7 +11,8 @@ from emca_deploy.harness.measure.crowd_summary import knee_of
 from emca_deploy.harness.measure.latency import Protocol, measure
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.results.codec import from_json, to_json
-from emca_deploy.results.latency import CrowdLatency, LatencySummary, ProfileReport
+from emca_deploy.results.latency import ProfileReport
+from emca_deploy.results.load import CrowdLatency, LatencySummary
 
 QUICK = Protocol(warmup_s=0.0, block_s=0.05, duration_s=0.3)
 SUMMARY = LatencySummary(*[1.0] * 9, p50_ci95=(1.0, 1.0))

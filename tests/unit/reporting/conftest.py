@@ -20,7 +20,8 @@ from emca_deploy.results.detection import (
     DetectionFlips,
     DetectionReport,
 )
-from emca_deploy.results.latency import LatencyResult, LatencySummary
+from emca_deploy.results.latency import LatencyResult
+from emca_deploy.results.load import LatencySummary
 
 BASELINE = "onnxruntime fp32"
 BASELINE_MS, BASELINE_TOP1 = 8.4, 91.9

@@ -6,7 +6,8 @@ import pytest
 
 from emca_deploy.reporting.formats import NONE
 from emca_deploy.reporting.table import energy_columns, profile_columns
-from emca_deploy.results.latency import LatencyResult, LatencySummary, ProfileReport
+from emca_deploy.results.latency import LatencyResult, ProfileReport
+from emca_deploy.results.load import LatencySummary
 from emca_deploy.results.telemetry import Power, SourceTelemetry, TelemetryResult, total_power
 
 LATENCY = LatencySummary(1, 1, 1, 1, 1, 1, 1, 1, 0, (1, 1))

@@ -6,7 +6,8 @@ from refusals import refusing
 from emca_deploy.errors import MissingError
 from emca_deploy.machines.environment import collect_environment
 from emca_deploy.machines.jetson.session import UNLOCKED, annotate_report, board_session, check_board
-from emca_deploy.results.latency import LatencyResult, LatencySummary, ProfileReport
+from emca_deploy.results.latency import LatencyResult, ProfileReport
+from emca_deploy.results.load import LatencySummary
 
 
 @pytest.fixture
