@@ -251,7 +251,9 @@ class _Run:
         """Return the report with the accuracies of corrupted images, if they were requested."""
         if self._corruptions is None or self._sides is None or not isinstance(report, AccuracyReport):
             return report
-        return replace(report, corruptions=self._corruptions.measure(self._sides, measured, self.images, self._stage))
+        found = self._corruptions.measure(self._sides, measured, self.images, self._stage)
+        self.warnings += self._corruptions.warnings(found)
+        return replace(report, corruptions=found)
 
     def _request(self) -> LogitsRequest:
         wanted = self._wanted

@@ -1,6 +1,5 @@
 """Accuracies of corrupted images on the terminal."""
 
-from collections import Counter
 from typing import TYPE_CHECKING
 
 from emca_deploy.reporting.formats import fixed, interval, plain
@@ -23,8 +22,7 @@ def print_corruptions(report: CorruptionReport, console: "Console") -> None:
     means = f"top-1 {fixed(report.top1)}%, the reference's {fixed(report.reference_top1)}%, drop {fixed(report.drop)} points"
     say(console, f"  mean over kinds: {means}")
     if report.max_drop is not None:
-        counts = Counter(cell.verdict for cell in cells)
-        decided = ", ".join(f"{verdict} {counts[verdict]}" for verdict in ("within", "above", "undecided"))
+        decided = ", ".join(f"{verdict} {count}" for verdict, count in report.verdicts.items())
         say(console, f"  cells against {fixed(report.max_drop)} points: {decided}")
     worst = report.worst_class
     recalls = f"recall {fixed(worst.recall)}%, the reference's {fixed(worst.reference_recall)}%"

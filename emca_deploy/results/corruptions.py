@@ -1,7 +1,7 @@
 """The part of `validate`'s result about corrupted images: immutable records that convert to JSON and back."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 __all__ = ["CorruptedCell", "CorruptedClass", "CorruptedKind", "CorruptionReport", "CorruptionVerdict"]
 
@@ -101,3 +101,9 @@ class CorruptionReport:
     worst_kind: str
     worst_strength: int
     worst_class: CorruptedClass
+
+    @property
+    def verdicts(self) -> dict[CorruptionVerdict, int]:
+        """Number of cells with each verdict; empty without a limit."""
+        found = [cell.verdict for kind in self.kinds for cell in kind.cells if cell.verdict is not None]
+        return {verdict: found.count(verdict) for verdict in get_args(CorruptionVerdict)} if found else {}

@@ -72,6 +72,16 @@ class Corruptions:
             problem = f"{images.source.name}: holds the network's input, which cannot be corrupted like an image"
             raise InputError(problem, "save the images as uint8, or leave --corruptions out")
 
+    @staticmethod
+    def warnings(report: CorruptionReport) -> list[str]:
+        """Return a warning where the gate's limit does not hold on corrupted images."""
+        above = report.verdicts.get("above", 0)
+        if not above:
+            return []
+        worst = f"the worst is {report.worst_kind} at strength {report.worst_strength}"
+        total = sum(report.verdicts.values())
+        return [f"{above} of {total} cells of corrupted images are above --max-drop {report.max_drop:g}: {worst}"]
+
     def measure(
         self, sides: tuple[Side, Side], measured: Measured, images: Evaluation, stage: Stage
     ) -> CorruptionReport:  # fmt: skip

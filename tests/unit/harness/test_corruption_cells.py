@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from emca_deploy.api.checking.corruptions import Corruptions
 from emca_deploy.data.corruptions.registry import chosen_corruptions
 from emca_deploy.harness.accuracy.corruption_cells import Cells, looks_for
 from emca_deploy.stats.estimates import paired_difference_ci
@@ -32,6 +33,10 @@ def test_cells_stop_where_the_whole_interval_is_on_one_side():
     assert [(cell.verdict, cell.images) for cell in kind.cells] == [
         ("within", 250), ("undecided", 1000), ("within", 250), ("within", 250), ("above", 250)
     ]  # fmt: skip
+    assert report.verdicts == {"within": 3, "above": 1, "undecided": 1}
+    (warning,) = Corruptions.warnings(report)
+    assert "1 of 5" in warning
+    assert "fog at strength 5" in warning
     last = kind.cells[-1]
     low, high = paired_difference_ci(50, 0, 250, 1 - 0.05 / 3)
     assert (last.drop, last.drop_ci95) == (20, pytest.approx((100 * low, 100 * high)))
