@@ -65,9 +65,11 @@ def command(output: Path | None, mlflow: str | None, as_json: bool, **options: A
     over ARTIFACT's manifest.
 
     \b
-    Example:
+    Examples:
       emca-deploy validate model.int8.onnx --data val/ --reference model.onnx \\
           --max-drop 0.5
+      emca-deploy validate model.int8.onnx --data val/ --reference model.onnx \\
+          --corruptions fog,motion-blur
     """
     from emca_deploy.api.validate import ValidateRequest, kept_logits, validate
     from emca_deploy.reporting.files import measured, write_document

@@ -8,6 +8,7 @@ from PIL import Image
 
 from emca_deploy.cli import run
 from emca_deploy.data.bundled import bundled_test_images
+from emca_deploy.harness.accuracy import corrupted, corruption_cells
 from emca_deploy.harness.accuracy.corrupted import CorruptedRun
 
 FAKE = "fake:classes=3"
@@ -116,3 +117,16 @@ def test_an_interrupt_leaves_nothing_behind(labelled, tmp_path, capsys, monkeypa
     )
     assert list((tmp_path / "tmp").iterdir()) == []
     assert kept.exists()
+
+
+def test_several_looks_and_files_give_the_same_counts_as_one(labelled, capsys, monkeypatch):
+    words = (FAKE, "--data", labelled, "--reference", f"{FAKE},seed=1", "--corruptions", "snow,banding", "--json")
+    kinds = json.loads(asked(capsys, *words))["corruptions"]["kinds"]
+    monkeypatch.setattr(corruption_cells, "FIRST_LOOK", 1)
+    monkeypatch.setattr(corrupted, "PIECE_BYTES", 8 * 8 * 3)  # one image
+    found = json.loads(asked(capsys, *words))["corruptions"]
+    assert found["looks"] == [1, 2, 4, 6]
+    counts = ("images", "lost", "won", "top1", "reference_top1")
+    assert [[cell[name] for name in counts] for kind in found["kinds"] for cell in kind["cells"]] == [
+        [cell[name] for name in counts] for kind in kinds for cell in kind["cells"]
+    ]
