@@ -165,17 +165,21 @@ def share_interval(count: int, total: int, confidence: float) -> tuple[float, fl
     return (root(1 - tail, count - 1) if count > 0 else 0.0), (root(tail, count) if count < total else 1.0)
 
 
+_LARGEST_VALUES = 20
+
+
 def exceedance_interval(
     blocks: Sequence[Float64Array], limit: float, confidence: float = 0.95, processes: Sequence[int] | None = None
 ) -> tuple[float, tuple[float, float]]:
     """Return the share of all values above a limit, 0 to 1, and its interval by Clopper and Pearson.
 
     The values count as fewer independent ones, as in `percentile_interval`. Few of them above the limit do not show how similar
-    neighbours are, so the tenth of largest values counts too.
+    neighbours are, so the largest 20 count too.
     """
     values = np.sort(np.concatenate(blocks))
     share = float((values > limit).mean())
-    levels = [(percentile(values, 90.0), 0.1), *([(limit, share)] if 0 < share < 1 else [])]
+    largest = min(_LARGEST_VALUES, len(values) - 1)
+    levels = [(float(values[-1 - largest]), largest / len(values)), *([(limit, share)] if 0 < share < 1 else [])]
     calls = min(_independent_calls(blocks, level, above, confidence, processes) for level, above in levels)
     low, high = (
         share_interval(floor(share * calls), calls, confidence)[0],
