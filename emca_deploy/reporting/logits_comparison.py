@@ -14,6 +14,7 @@ def lines_of(found: LogitsComparison) -> Iterator[str]:
     yield f"  changed predictions: {_changed(found.changed)}"
     if found.floor is not None and found.above_floor is not None and found.above_floor_ci95 is not None:
         yield f"  between equal runs: {_changed(found.floor)}"
+        yield f"  {_noise(found)}"
         low, high = found.above_floor_ci95
         verdict = "more" if low > 0 else "fewer" if high < 0 else "no difference shown"
         yield f"  above the noise floor: {fixed(found.above_floor, 3)} points (95%: {_limits(found.above_floor_ci95)}), {verdict}"
@@ -24,6 +25,14 @@ def lines_of(found: LogitsComparison) -> Iterator[str]:
         yield f"  SQNR of the logits {fixed(found.sqnr_db, 1)} dB, {largest}, {found.equal_images:,} images equal to the bit"
     if found.top1_drop is not None and found.top1_drop_ci95 is not None:
         yield f"  drop of top-1 {fixed(found.top1_drop)} points (95%: {interval(found.top1_drop_ci95)})"
+
+
+def _noise(found: LogitsComparison) -> str:
+    """Say how equal runs differ, and which changed predictions that cannot explain."""
+    if not found.floor_largest_difference:
+        return "equal runs are equal to the bit"
+    ties = f"{found.near_ties:,} near ties could change, {found.changed_without_tie:,} changed predictions are no near ties"
+    return f"logits of equal runs differ by at most {significant(found.floor_largest_difference)}: {ties}"
 
 
 def _changed(one: ChangedPredictions) -> str:

@@ -40,6 +40,10 @@ class LogitsComparison:
         top1_drop_ci95: Paired 95% interval of the drop.
         flips: First images whose prediction changes.
         floor: Changed predictions from A to an equal run, the noise floor; None without `--floor`.
+        floor_equal_images: Number of images whose logits are equal to the bit in the equal run.
+        floor_largest_difference: Largest difference of a logit between A and the equal run.
+        near_ties: Number of images whose two largest logits in A differ by at most twice that: noise can change their prediction.
+        changed_without_tie: Changed predictions from A to B of all other images, which noise of that size cannot explain.
         above_floor: Percent of changed predictions beyond the floor's.
         above_floor_ci95: Paired 95% interval of that difference, by Tango.
     """
@@ -55,6 +59,10 @@ class LogitsComparison:
     top1_drop_ci95: tuple[float, float] | None = None
     flips: tuple[Flip, ...] = ()
     floor: ChangedPredictions | None = None
+    floor_equal_images: int | None = None
+    floor_largest_difference: float | None = None
+    near_ties: int | None = None
+    changed_without_tie: int | None = None
     above_floor: float | None = None
     above_floor_ci95: tuple[float, float] | None = None
     schema_version: int = version(SCHEMA_VERSION)

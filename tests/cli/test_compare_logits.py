@@ -57,6 +57,30 @@ def test_the_noise_floor_is_taken_off(kept, capsys):
     assert 0 < low < 1.25 < high
 
 
+def test_changes_are_told_from_near_ties(kept, capsys):
+    base = np.tile(np.float32([3, 1, 0]), (100, 1))
+    base[:4, 1] = [2.99, 2.9, 2.7, 2.5]  # margins of 0.01, 0.1, 0.3 and 0.5
+    noisy, other = base.copy(), base.copy()
+    noisy[0, :2], noisy[50, 2] = (2.98, 3.01), 0.125  # differs by at most 0.125: margins up to 0.25 are near ties
+    other[[1, 2, 60]] = other[[1, 2, 60]][:, [1, 0, 2]]
+    found = compare(capsys, kept("a", base), kept("b", other), "--floor", kept("c", noisy))
+    assert (found["floor"]["images"], found["floor_equal_images"], found["floor_largest_difference"]) == (1, 98, 0.125)
+    assert (found["near_ties"], found["changed"]["images"], found["changed_without_tie"]) == (2, 3, 2)
+
+
+def test_a_floor_equal_to_the_bit_has_no_near_ties(kept, capsys):
+    other = logits()
+    other[:3] = np.roll(other[:3], 1, axis=1)
+    found = compare(capsys, kept("a", logits()), kept("b", other), "--floor", kept("c", logits()))
+    assert (found["floor_equal_images"], found["near_ties"], found["changed_without_tie"]) == (2000, 0, 3)
+
+
+def test_one_class_never_changes(kept, capsys):
+    one = logits()[:, :1]
+    found = compare(capsys, kept("a", one), kept("b", one + 1), "--floor", kept("c", one))
+    assert (found["near_ties"], found["changed_without_tie"]) == (0, 0)
+
+
 def test_equal_noise_shows_no_difference_in_most_pairs(kept, capsys):
     random, wrong = np.random.default_rng(5), 0
     base = kept("a", logits())

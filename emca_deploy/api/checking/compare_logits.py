@@ -1,8 +1,10 @@
 """`compare` on files of logits: two runs of `validate`, from one machine or two, and the noise floor between equal runs."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from emca_deploy.arrays import Float32Array
 from emca_deploy.errors import InputError
@@ -45,27 +47,23 @@ def compare_logits(a: Path | str, b: Path | str, floor: Path | str | None = None
         lost = int(((before == labels) & (after != labels)).sum())
         won = int(((before != labels) & (after == labels)).sum())
         drop = (100 * (lost - won) / len(labels), _percent(paired_difference_ci(lost, won, len(labels))))
-    noise = None
-    if floor is not None:
-        third = _read(Path(floor))
-        _check_alike(first, third)
-        noise = before != predicted(_logits(third))
-    only = None if noise is None else (int((changed & ~noise).sum()), int((noise & ~changed).sum()))
-    return LogitsComparison(
+    found = LogitsComparison(
         a=str(a),
         b=str(b),
         images=len(before),
         changed=_changed(int(changed.sum()), len(before)),
         equal_images=int((ours == theirs).all(axis=1).sum()),
-        largest_difference=float(np.abs(ours.astype(np.float64) - theirs).max()),
+        largest_difference=_largest_difference(ours, theirs),
         sqnr_db=signal_to_noise_db(ours, theirs),
         top1_drop=None if drop is None else drop[0],
         top1_drop_ci95=None if drop is None else drop[1],
         flips=flips,
-        floor=None if noise is None else _changed(int(noise.sum()), len(before)),
-        above_floor=None if only is None else 100 * (only[0] - only[1]) / len(before),
-        above_floor_ci95=None if only is None else _percent(paired_difference_ci(*only, len(before))),
     )
+    if floor is None:
+        return found
+    third = _read(Path(floor))
+    _check_alike(first, third)
+    return _with_floor(found, ours, changed, _logits(third))
 
 
 _Run = tuple[Path, Kept, dict[str, object]]
@@ -91,6 +89,32 @@ def _logits(run: _Run) -> Float32Array:
     if isinstance(answers, Detections):
         raise InputError(f"{run[0]}: has detections, no logits", "compare the files of two classifiers")
     return answers
+
+
+def _with_floor(
+    found: LogitsComparison, ours: Float32Array, changed: npt.NDArray[np.bool_], again: Float32Array
+) -> LogitsComparison:
+    """Add the changed predictions between A's logits (N, classes) and those of an equal run; `changed`, (N,), is from A to B."""
+    noise = predicted(ours) != predicted(again)
+    only_b, only_floor = int((changed & ~noise).sum()), int((noise & ~changed).sum())
+    largest = _largest_difference(ours, again)
+    ordered = np.sort(ours.astype(np.float64), axis=1)
+    # The two largest logits can move towards each other by `largest` each. One class has no other to change to.
+    tied = (ordered[:, -1:] - ordered[:, -2:-1] <= 2 * largest).any(axis=1)
+    return replace(
+        found,
+        floor=_changed(int(noise.sum()), len(noise)),
+        floor_equal_images=int((ours == again).all(axis=1).sum()),
+        floor_largest_difference=largest,
+        near_ties=int(tied.sum()),
+        changed_without_tie=int((changed & ~tied).sum()),
+        above_floor=100 * (only_b - only_floor) / len(noise),
+        above_floor_ci95=_percent(paired_difference_ci(only_b, only_floor, len(noise))),
+    )
+
+
+def _largest_difference(first: Float32Array, second: Float32Array) -> float:
+    return float(np.abs(first.astype(np.float64) - second).max())
 
 
 def _changed(count: int, total: int) -> ChangedPredictions:

@@ -1,0 +1,155 @@
+r"""Measure which equal runs give other predictions, and whether `compare --floor` tells noise from a change.
+
+    python benchmarks/noise_floor.py --fp32 model.onnx --int8 onnxruntime=ort.int8.onnx --int8 openvino=ov.int8.onnx \
+        --data test.zip --folder runs -o benchmarks/results/noise-floor-MACHINE.json
+
+Every run is one `validate --logits` in a process of its own; a run whose file is in --folder is not made again. Then `compare`
+gets three equal runs at a time: once as they are, where a difference shown is wrong, and once with other predictions injected
+into the second, where a difference must be shown. The same is done with noise added to one run's logits, because equal runs may
+differ too little.
+"""
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emca_deploy.api.checking.compare_logits import compare_logits
+from emca_deploy.arrays import Float32Array
+from emca_deploy.machines.environment import collect_environment
+from emca_deploy.results.logits_comparison import LogitsComparison
+
+SETTINGS = {
+    "t2-b16": (2, 16),
+    "t2-b16-again": (2, 16),
+    "t1-b16": (1, 16),
+    "t2-b1": (2, 1),
+    "t1-b1": (1, 1),
+}
+"""Threads and images per call of runs on one machine. The first one is A."""
+
+OTHER_MACHINE = "t2-b16-avx2"
+"""OpenVINO without AVX-512 and VNNI (ONEDNN_MAX_CPU_ISA=AVX2), in place of an older processor."""
+
+INJECTED = 0.001
+NOISE = (1e-4, 3e-3, 1e-2, 3e-2, 1e-1)
+"""Standard deviations of added noise, logits."""
+
+
+def run(artifact: Path, backend: str, setting: str, path: Path, data: Path) -> None:
+    """Keep the logits of one run in a file."""
+    if path.exists():
+        return
+    threads, batch = SETTINGS.get(setting, SETTINGS["t2-b16"])
+    words = ["validate", artifact, "--data", data, "--backend", backend, "--threads", threads, "--batch", batch, "--logits", path]
+    environment = {**os.environ, **({"ONEDNN_MAX_CPU_ISA": "AVX2"} if setting == OTHER_MACHINE else {})}
+    command = [sys.executable, "-m", "emca_deploy", "-q", *map(str, words)]
+    subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def told(found: LogitsComparison) -> dict[str, Any]:
+    """Return what the tables have of a comparison."""
+    return {
+        "changed": found.changed.images,
+        "percent_ci95": found.changed.ci95,
+        "equal_images": found.equal_images,
+        "largest_difference": found.largest_difference,
+        "sqnr_db": found.sqnr_db,
+    }
+
+
+def written(source: Path, path: Path, logits: Float32Array) -> Path:
+    """Write a copy of a run's file with other logits."""
+    with np.load(source) as arrays, path.open("wb") as stream:
+        np.savez(stream, **{**arrays, "logits": logits})
+    return path
+
+
+def logits_of(path: Path) -> Float32Array:
+    with np.load(path) as arrays:
+        logits: Float32Array = arrays["logits"]
+        return logits
+
+
+def injected(logits: Float32Array, rng: np.random.Generator) -> Float32Array:
+    """Swap the two largest logits of random images."""
+    answers = logits.copy()
+    rows = rng.choice(len(answers), round(INJECTED * len(answers)), replace=False)
+    best = np.argsort(answers[rows], axis=1)
+    answers[rows, best[:, -1]], answers[rows, best[:, -2]] = logits[rows, best[:, -2]], logits[rows, best[:, -1]]
+    return answers
+
+
+def shown(triples: list[tuple[Path, Path, Path]], folder: Path, rng: np.random.Generator) -> dict[str, Any]:
+    """Compare each A with B above the floor of C, as they are and with predictions injected into B."""
+    wrong, right, floors, other = 0, 0, [], folder / "injected.npz"
+    for a, b, c in triples:
+        low, high = compare_logits(a, b, c).above_floor_ci95 or (0.0, 0.0)
+        wrong += low > 0 or high < 0
+        found = compare_logits(a, written(b, other, injected(logits_of(b), rng)), c)
+        right += (found.above_floor_ci95 or (0.0, 0.0))[0] > 0
+        floors.append(found.floor.images if found.floor else 0)
+    other.unlink(missing_ok=True)
+    return {"triples": len(triples), "wrongly_shown": wrong, "injected_shown": right, "floor_images": floors}
+
+
+def simulated(path: Path, deviation: float, pairs: int, folder: Path, rng: np.random.Generator) -> dict[str, Any]:
+    """Do the same with noise added to a run's logits in B and in C."""
+    logits, found = logits_of(path), list[dict[str, Any]]()
+    for _ in range(pairs):
+        noisy = [(logits + rng.normal(0, deviation, logits.shape)).astype(np.float32) for _ in range(2)]
+        b, c = (written(path, folder / f"noisy-{name}.npz", each) for name, each in zip("bc", noisy, strict=True))
+        found.append(shown([(path, b, c)], folder, rng))
+        b.unlink()
+        c.unlink()
+    total = {key: sum(each[key] for each in found) for key in ("triples", "wrongly_shown", "injected_shown")}
+    return {"deviation": deviation, **total, "floor_images": [each["floor_images"][0] for each in found]}
+
+
+def main() -> None:
+    """Read the options and run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--fp32", type=Path, required=True)
+    parser.add_argument("--int8", action="append", required=True, metavar="BACKEND=FILE")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--pairs", type=int, default=40)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    options = parser.parse_args()
+    rng, drawn, backends = np.random.default_rng(0), random.Random(0), dict(each.split("=", 1) for each in options.int8)
+    files: dict[tuple[str, str], dict[str, Path]] = {}
+    for backend, artifact in backends.items():
+        for kind, model in (("int8", Path(artifact)), ("fp32", options.fp32)):
+            names = [*SETTINGS, *([OTHER_MACHINE] if backend == "openvino" else [])]
+            runs = {name: options.folder / f"{kind}-{backend}-{name}.npz" for name in names}
+            for setting, path in runs.items():
+                run(model, backend, setting, path, options.data)
+            files[kind, backend] = runs
+    document: dict[str, Any] = {"environment": collect_environment(), "load": os.getloadavg(), "equal_runs": {}, "int8": {}}
+    triples: list[tuple[Path, Path, Path]] = []
+    for (kind, backend), runs in files.items():
+        first, *others = runs.values()
+        document["equal_runs"][f"{kind} {backend}"] = {path.stem: told(compare_logits(first, path)) for path in others}
+        every = list(permutations([runs[name] for name in SETTINGS], 3))
+        triples += drawn.sample(every, options.pairs // len(files))
+    for backend in backends:
+        a, b = (files[kind, backend]["t2-b16"] for kind in ("fp32", "int8"))
+        found = compare_logits(a, b, files["fp32", backend]["t1-b1"])
+        document["int8"][backend] = {**told(found), "above_floor": found.above_floor, "above_floor_ci95": found.above_floor_ci95}
+    document["real"] = shown(triples, options.folder, rng)
+    document["real"]["runs"] = [[path.stem for path in triple] for triple in triples]
+    base = files["int8", next(iter(backends))]["t2-b16"]
+    document["simulated"] = [simulated(base, deviation, options.pairs, options.folder, rng) for deviation in NOISE]
+    options.output.write_text(json.dumps(document, indent=1) + "\n")
+    print(json.dumps({key: document[key] for key in ("equal_runs", "int8", "real", "simulated")}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
