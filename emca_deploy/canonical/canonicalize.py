@@ -163,7 +163,8 @@ def _prepared(file: OnnxFile, logits: str | None, image_size: tuple[int, int] | 
         for value in node.outputs:
             if not value.is_graph_output():
                 value.shape = None  # an exporter's inner shapes may not hold for other batches
-    if _widen(model):
+    if any(value.dtype == HALF for value in model.graph.initializers.values()):
+        widen(model)
         rules.append("float16")
     name_nodes(model)
     names = {str(value.name) for node in model.graph for value in node.outputs}
@@ -224,13 +225,10 @@ def _raise_opset(path: Path, model: "onnx.ModelProto", opset: int) -> "onnx.Mode
         raise ModelError(f"{path}: its opset {opset} cannot be converted to {RAISED_OPSET}: {cause[-1][:200]}", remedy) from exc
 
 
-def _widen(model: ir.Model) -> bool:
-    """Make float16 constants and tensors float32, with a Cast at each input and output; return whether there were any."""
+def widen(model: ir.Model) -> None:
+    """Make float16 constants and tensors float32, with a Cast at each input and output."""
     graph = model.graph
-    halves = [value for value in graph.initializers.values() if value.dtype == HALF]
-    if not halves:
-        return False
-    for value in halves:
+    for value in [value for value in graph.initializers.values() if value.dtype == HALF]:
         assert value.const_value is not None
         array = value.const_value.numpy().astype(np.float32)
         value.const_value = ir.Tensor(array, name=value.name)
@@ -246,7 +244,6 @@ def _widen(model: ir.Model) -> bool:
     for index, value in enumerate(list(graph.outputs)):
         if value.dtype == HALF:
             _cast_output(graph, index, value)
-    return True
 
 
 def _widen_attributes(node: ir.Node) -> None:

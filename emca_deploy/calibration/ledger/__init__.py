@@ -1,0 +1,1 @@
+"""Splits the error of a quantized model over the stages that cause it."""

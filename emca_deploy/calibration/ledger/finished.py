@@ -1,0 +1,102 @@
+"""A finished model, opened for the ledger, and the forms of it in which stages are left out."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from emca_deploy.calibration.ledger.layers import Layer, match_layers, restore
+from emca_deploy.calibration.ledger.pairs import Mode, Pair, find_pairs, set_pairs
+from emca_deploy.canonical.canonicalize import HALF, widen
+from emca_deploy.canonical.clean import clean, name_nodes
+from emca_deploy.canonical.marks import mark
+from emca_deploy.canonical.shapes import infer_shapes
+from emca_deploy.errors import InputError
+from emca_deploy.onnx_file.file import OnnxFile
+
+__all__ = ["Finished"]
+
+_INTEGER = ("QLinear", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear")
+
+
+@dataclass
+class Finished:
+    """A finished classifier: its graph, its layers beside the reference's, and the pairs that round its activations.
+
+    Attributes:
+        model: The graph as it runs.
+        layers: Layers that the reference has too, by name.
+        pairs: Q/DQ pairs of activations by the name of their integers.
+        foreign_biases: Layers whose other bias makes the logits worse, so that it is no compensation for rounding.
+    """
+
+    model: ir.Model
+    layers: Mapping[str, Layer]
+    pairs: Mapping[str, Pair]
+    foreign_biases: frozenset[str] = frozenset()
+
+    @classmethod
+    def open(cls, path: Path, reference: ir.Graph, output_name: str | None) -> "Finished":
+        """Open an .onnx file beside the canonical graph of its reference.
+
+        Raises:
+            InputError: it is no Q/DQ or float classifier in ONNX.
+            ModelError: it is damaged.
+        """
+        if path.suffix.lower() != ".onnx":
+            remedy = "name the .onnx file that it was built from, as BACKEND=FILE.onnx"
+            raise InputError(f"{path}: --explain takes the graph of an ONNX file apart", remedy)
+        file = OnnxFile.open(path)
+        whole = next((node.op_type for node in file.graph.node if node.op_type.startswith(_INTEGER)), None)
+        if whole is not None:
+            problem = f"{path}: has the operator {whole}, in which rounding cannot be left out"
+            raise InputError(problem, "quantize in Q/DQ form (quant_format=QuantFormat.QDQ)")
+        model = file.load()
+        clean(model)
+        name_nodes(model)
+        mark(model.graph, path, "classification", file.find_logits(output_name).tensor, file.image.layout)
+        infer_shapes(model)
+        return cls(model, match_layers(reference, model.graph), find_pairs(model.graph))
+
+    @property
+    def has_half(self) -> bool:
+        """Whether a part of it computes in float16."""
+        graph = self.model.graph
+        casts = any(node.op_type == "Cast" and node.attributes.get_int("to", 0) == HALF.value for node in graph)
+        return casts or any(value.dtype == HALF for value in graph.initializers.values())
+
+    def form(
+        self,
+        mode: Mode,
+        *,
+        rounded: Collection[str] | None = None,
+        alone: Mapping[str, Mode] | None = None,
+        half: bool = True,
+    ) -> ir.Model:
+        """Return the graph with pairs in a mode.
+
+        `rounded` are the layers that keep their rounded weights, None for all; `alone` has the modes of single pairs
+        by name; without `half`, float16 parts compute in float32.
+        """
+        model = self.model.clone()
+        if not half:
+            widen(model)
+        if rounded is not None:
+            kept = frozenset(rounded)
+            biases = frozenset(self.layers) - self.foreign_biases - kept
+            restore(model.graph, {name: layer for name, layer in self.layers.items() if name not in kept}, biases)
+        set_pairs(model.graph, mode, alone)
+        return model
+
+    def with_bias_of_reference(self, name: str) -> ir.Model:
+        """Return the graph as it runs with the reference's bias in one layer."""
+        model, layer = self.model.clone(), self.layers[name]
+        node = next(each for each in model.graph if each.name == name)
+        if layer.bias is not None:
+            value = ir.Value(name=f"{name}/bias/reference", const_value=ir.Tensor(layer.bias, name=f"{name}/bias/reference"))
+            value.shape, value.dtype = ir.Shape(layer.bias.shape), ir.DataType.from_numpy(np.dtype(np.float32))
+            model.graph.register_initializer(value)
+            node.replace_input_with(2, value)
+        return model

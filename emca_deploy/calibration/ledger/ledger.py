@@ -1,0 +1,148 @@
+"""The ledger of a finished model's error: its graph is run with one stage more each time, from the reference to the engine.
+
+The forms run on ONNX Runtime in float arithmetic (see `calibration.graphs.simulation`), which is the same on every processor. What
+the engine returns beyond the last of them is the runtime's own.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx_ir as ir
+
+from emca_deploy._progress import Counter
+from emca_deploy.arrays import Float32Array, Int64Array
+from emca_deploy.calibration.graphs.graph_session import few_of
+from emca_deploy.calibration.graphs.simulation import Simulation
+from emca_deploy.calibration.ledger.finished import Finished
+from emca_deploy.calibration.ledger.parts import add_up, with_places
+from emca_deploy.calibration.ledger.places import Places
+from emca_deploy.data.sources import ImageSource
+from emca_deploy.results.ledger import DropLedger
+
+__all__ = ["Ledger", "Watched"]
+
+Watched = Callable[[ir.Model, Sequence[int]], Float32Array]
+"""Runs a model with watched values on the engine's runtime for images by index, and returns them, (N, values) float32."""
+
+_AT_ONCE = 96
+"""Images in memory at a time, as input of up to three forms of the network."""
+
+_FEW, _BIASES = 24, 8
+"""Images on which a place is looked for, and layers whose biases are tried."""
+
+_SMALLEST_SHIFT = 1e-3
+"""Power of a bias's difference, relative to the bias's own, below which it is left with the rounding."""
+
+_WORSE = 0.9
+"""A bias is another network's where the reference's bias leaves less than this share of the error's power."""
+
+_NAMED = 2.0
+"""Smallest share of the error in percent for which a place is looked for."""
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Two models and the images that they were measured on.
+
+    Attributes:
+        reference: Canonical graph of the reference.
+        finished: The artifact's graph beside it.
+        of_reference: Images as the reference takes them.
+        of_network: Images as the artifact's network takes them, by the artifact's own preprocessing.
+        of_artifact: Images as the artifact's file takes them: pixels, where it normalizes them itself.
+        threads: Threads of ONNX Runtime.
+        centred: Whether one of the models returns probabilities, whose logits are known but for a constant.
+    """
+
+    reference: ir.Model
+    finished: Finished
+    of_reference: ImageSource
+    of_network: ImageSource
+    of_artifact: ImageSource
+    threads: int
+    centred: bool = False
+
+    def measure(
+        self,
+        indices: Sequence[int],
+        ends: tuple[Float32Array, Float32Array],
+        labels: Int64Array | None,
+        watched: Watched | None,
+        count: Counter,
+    ) -> DropLedger:
+        """Return the ledger of images by index, whose logits the reference and the engine gave: `ends`, (N, classes) float32.
+
+        Raises:
+            ModelError: ONNX Runtime refuses a form of the graph.
+            DataError: an image cannot be read.
+        """
+        few = few_of(indices, _FEW)
+        finished = replace(self.finished, foreign_biases=self._foreign_biases(few))
+        forms = self._forms(finished)
+        chunks = [list(indices[start : start + _AT_ONCE]) for start in range(0, len(indices), _AT_ONCE)]
+        parts = [self._after(forms, chunk, count) for chunk in chunks]
+        after = [(name, np.concatenate([part[name] for part in parts])) for name in parts[0]]
+        first, last = ends
+        rows = [(name, self._comparable(logits)) for name, logits in (*after, ("runtime", last))]
+        ledger = add_up(self._comparable(first), rows, labels)
+        places = Places(self.reference, finished, self.of_network, self.of_artifact, few, self.threads)
+        wanted = {stage.name for stage in ledger.stages if stage.share_percent >= _NAMED}
+        found: dict[str, tuple[str, str] | None] = {name: places.of(name) for name in wanted - {"runtime"}}
+        if "preprocessing" in wanted:
+            found["preprocessing"] = _changed_steps(self.of_reference, self.of_network)
+        if "runtime" in wanted and watched is not None:
+            found["runtime"] = places.of_runtime(lambda model: watched(model, few))
+        return with_places(ledger, found)
+
+    def _comparable(self, logits: Float32Array) -> Float32Array:
+        return logits - logits.mean(axis=1, keepdims=True) if self.centred else logits
+
+    def _forms(self, finished: Finished) -> Mapping[str, ir.Model]:
+        """Return the forms of the artifact's graph by the stage that they add."""
+        forms = {"graph": finished.form("off", rounded=(), half=False)}
+        if finished.has_half:
+            forms["fp16"] = finished.form("off", rounded=())
+        return forms | {name: finished.form(mode) for name, mode in (("weights", "off"), ("clipping", "clip"), ("rounding", "round"))}
+
+    def _after(self, forms: Mapping[str, ir.Model], chunk: Sequence[int], count: Counter) -> dict[str, Float32Array]:
+        """Return the logits of some images after each stage but the runtime."""
+        graph = self.reference.graph
+        plain = Simulation(graph, self.of_reference, chunk, self.threads)
+        found = {"export": plain.logits(self.reference)}
+        found["preprocessing"] = found["export"]
+        if self.of_network.preprocessing.identity() != self.of_reference.preprocessing.identity():
+            found["preprocessing"] = Simulation(graph, self.of_network, chunk, self.threads).logits(self.reference)
+        own = Simulation(self.finished.model.graph, self.of_artifact, chunk, self.threads)
+        for name, form in forms.items():
+            found[name] = own.logits(form)
+        count(len(chunk))
+        return found
+
+    def _foreign_biases(self, few: Sequence[int]) -> frozenset[str]:
+        """Return the layers whose bias is not the reference's and makes the logits worse than the reference's would."""
+        layers = [layer for layer in self.finished.layers.values() if layer.shift > _SMALLEST_SHIFT and layer.bias is not None]
+        largest = sorted(layers, key=lambda layer: layer.shift, reverse=True)[:_BIASES]
+        found = {layer.name for layer in layers if layer.foreign}
+        if not largest:
+            return frozenset(found)
+        wanted = Simulation(self.reference.graph, self.of_network, few, self.threads).logits(self.reference)
+        own = Simulation(self.finished.model.graph, self.of_artifact, few, self.threads)
+        whole = _power(own.logits(self.finished.model), wanted)
+        for layer in largest:
+            if _power(own.logits(self.finished.with_bias_of_reference(layer.name)), wanted) < _WORSE * whole:
+                found.add(layer.name)
+        return frozenset(found)
+
+
+def _power(logits: Float32Array, wanted: Float32Array) -> float:
+    return float(np.square(logits.astype(np.float64) - wanted).sum())
+
+
+def _changed_steps(before: ImageSource, after: ImageSource) -> tuple[str, str] | None:
+    """Return the steps of preprocessing that differ, and their values."""
+    ours, theirs = before.preprocessing.identity(), after.preprocessing.identity()
+    names = [name for name in ours if ours[name] != theirs.get(name)]
+    if not names:
+        return None
+    return ", ".join(names), "; ".join(f"{name}: {ours[name]} became {theirs.get(name)}" for name in names)
