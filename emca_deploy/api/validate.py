@@ -7,6 +7,7 @@ from typing import ClassVar, Protocol
 
 from emca_deploy._progress import Progress, Stage, silent
 from emca_deploy.api.checking.corruptions import Corruptions, Side
+from emca_deploy.api.checking.explain import Explaining
 from emca_deploy.api.images import image_notes, image_warnings
 from emca_deploy.artifacts import TensorSpec, manifest_path, read_manifest, write_json
 from emca_deploy.backends.records import DEFAULT
@@ -48,6 +49,7 @@ class ValidateRequest:
         reference_logits: .npz file for the reference's logits.
         fit_temperature: whether to fit a temperature to the reference's probabilities, and keep it in the artifact's manifest.
         corruptions: kinds of image corruptions to measure artifact and reference with: names or sets of them, joined by commas.
+        explain: whether to split the change from the reference over the stages that cause it.
         flips: .csv or .json file for all images whose predicted class differs, or all lost and gained detections.
         output_name: output with the logits, if the model has several.
         preprocessing: known facts about the preprocessing; the manifest has the rest.
@@ -71,6 +73,7 @@ class ValidateRequest:
     flips: Path | None = None
     fit_temperature: bool = False
     corruptions: str | None = None
+    explain: bool = False
     power_mode: str | None = None
     untuned: bool = False
     output_name: str | None = None
@@ -141,7 +144,7 @@ def validate(request: ValidateRequest, stage: Stage = silent, runs: Runs | None 
     images.check_overlap(_calibrated(run.path), measured.own)
     warnings = (*report.warnings, *images.warnings)
     report = replace(report, images_per_s=measured.own.images_per_s, warnings=warnings)
-    report = run.corrupted(measured, report)
+    report = run.explained(measured, run.corrupted(measured, report))
     if isinstance(report, AccuracyReport) and report.temperature is not None:
         run.notes.append(_keep_temperature(run.path, report.temperature))
     verdict = None if request.max_drop is None else images.judge(report, request.max_drop)
@@ -166,6 +169,7 @@ def _check(request: ValidateRequest) -> None:
         "--max-drop": request.max_drop,
         "--flips": request.flips,
         "--fit-temperature": request.fit_temperature or None,
+        "--explain": request.explain or None,
         "--corruptions": request.corruptions,
         "--reference-logits": request.reference_logits,
     }
@@ -221,6 +225,13 @@ class _Run:
             self._corruptions = Corruptions.of(request.corruptions, request.max_drop)
             if self._task != "classification":
                 raise InputError(f"{self.path}: is no classifier, whose images --corruptions takes", "leave it out")
+        self._explaining = None
+        if request.explain:
+            if self._task != "classification":
+                raise InputError(f"{self.path}: is no classifier, whose logits --explain takes apart", "leave it out")
+            named = Path(split_artifact(str(request.reference))[1])
+            self._explaining = Explaining(self.path, named, request.output_name, request.threads)
+            self._explaining.check()
         self._sides: tuple[Side, Side] | None = None
         wishes = Wishes(
             request.artifact, request.data, request.reference, request.max_drop, request.annotations, request.labelling,
@@ -254,6 +265,19 @@ class _Run:
         found = self._corruptions.measure(self._sides, measured, self.images, self._stage)
         self.warnings += self._corruptions.warnings(found)
         return replace(report, corruptions=found)
+
+    def explained(self, measured: Measured, report: Report) -> Report:
+        """Return the report with the stages of the change, if they were requested."""
+        if self._explaining is None or not isinstance(report, AccuracyReport):
+            return report
+        target, request = ready(self._request())
+        backend = split_artifact(request.artifact)[0] or request.backend or DEFAULT
+
+        def run(model: Path, data: Path) -> LogitsResult:
+            other = replace(request, artifact=str(model), backend=backend, data=str(data), logits=None, limit=None, images=None)
+            return target.validate(other, None, lambda given, classes: measured.own.preprocessing).logits
+
+        return replace(report, ledger=self._explaining.measure(measured, self.images, run, self._stage))
 
     def _request(self) -> LogitsRequest:
         wanted = self._wanted

@@ -232,12 +232,12 @@ def widen(model: ir.Model) -> None:
         assert value.const_value is not None
         array = value.const_value.numpy().astype(np.float32)
         value.const_value = ir.Tensor(array, name=value.name)
-        value.dtype = FLOAT
+        value.type = ir.TensorType(FLOAT)
     for node in graph:
         _widen_attributes(node)
         for value in node.outputs:
             if value.dtype in (HALF, FLOAT) and not value.is_graph_output():
-                value.dtype = FLOAT
+                value.type = ir.TensorType(FLOAT)  # not `dtype`, which would change the type in the graph this is a clone of
     for value in list(graph.inputs):
         if value.dtype == HALF:
             _cast_input(graph, value)
@@ -266,7 +266,7 @@ def _cast_input(graph: ir.Graph, value: ir.Value) -> None:
 
 def _cast_output(graph: ir.Graph, index: int, value: ir.Value) -> None:
     name = value.name
-    value.name, value.dtype = f"{name}/float32", FLOAT
+    value.name, value.type = f"{name}/float32", ir.TensorType(FLOAT)
     cast = ir.node("Cast", [value], {"to": HALF.value}, name=f"{name}/to_float16")
     result = cast.outputs[0]
     result.name, result.shape, result.dtype = name, value.shape, HALF

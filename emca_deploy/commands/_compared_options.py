@@ -47,6 +47,12 @@ _COMPARED = (
         "A cell stops when its drop is decided against --max-drop, or known to 0.5 points.",
     ),
     option(
+        "--explain",
+        is_flag=True,
+        help="Split the change from MODEL over preprocessing, graph, weights, ranges and runtime, and name layers; ARTIFACT is "
+        "an .onnx file.",
+    ),
+    option(
         "--flips",
         type=OUTPUT,
         metavar="FILE.csv|.json",

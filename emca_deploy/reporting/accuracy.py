@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from emca_deploy.reporting.corruptions import print_corruptions
 from emca_deploy.reporting.formats import fixed, interval, plain, significant
+from emca_deploy.reporting.ledger import print_ledger
 from emca_deploy.reporting.output import say, show_table
 from emca_deploy.results.accuracy import AccuracyReport, ClassAccuracy, Flip, ReferenceComparison, TemperatureFit
 
@@ -34,6 +35,8 @@ def print_accuracy(report: AccuracyReport, console: "Console") -> None:
     if report.reference is not None and report.reference.flips is not None:
         for flip in report.reference.flips.images[:_FLIPS_SHOWN]:
             say(console, f"  {_flip(flip, names)}")
+    if report.ledger is not None:
+        print_ledger(report.ledger, console)
     if report.corruptions is not None:
         print_corruptions(report.corruptions, console)
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from emca_deploy.results.codec import left_out, version
 from emca_deploy.results.corruptions import CorruptionReport
+from emca_deploy.results.ledger import DropLedger
 
 __all__ = [
     "SCHEMA_VERSION", "AccuracyReport", "ClassAccuracy", "ConfidenceBin", "Confusion", "Flip", "Flips", "ReferenceComparison",
@@ -175,6 +176,7 @@ class AccuracyReport:
         reliability: Bins of the ECE that have images, in order; empty without labels.
         temperature: Temperature that `--fit-temperature` found; None where it was not requested.
         corruptions: Accuracies of corrupted images; None where they were not requested.
+        ledger: Stages that the change from the reference comes from, from `--explain`; None where it was not requested.
     """
 
     artifact: str
@@ -195,3 +197,4 @@ class AccuracyReport:
     reliability: tuple[ConfidenceBin, ...] = left_out(())
     temperature: TemperatureFit | None = left_out(None)
     corruptions: CorruptionReport | None = left_out(None)
+    ledger: DropLedger | None = left_out(None)

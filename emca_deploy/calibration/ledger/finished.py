@@ -4,9 +4,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import onnx_ir as ir
 
+from emca_deploy.calibration.graphs.graph_session import prune
 from emca_deploy.calibration.ledger.layers import Layer, match_layers, restore
 from emca_deploy.calibration.ledger.pairs import Mode, Pair, find_pairs, set_pairs
 from emca_deploy.canonical.canonicalize import HALF, widen
@@ -16,7 +16,7 @@ from emca_deploy.canonical.shapes import infer_shapes
 from emca_deploy.errors import InputError
 from emca_deploy.onnx_file.file import OnnxFile
 
-__all__ = ["Finished"]
+__all__ = ["Finished", "check_form"]
 
 _INTEGER = ("QLinear", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear")
 
@@ -45,14 +45,8 @@ class Finished:
             InputError: it is no Q/DQ or float classifier in ONNX.
             ModelError: it is damaged.
         """
-        if path.suffix.lower() != ".onnx":
-            remedy = "name the .onnx file that it was built from, as BACKEND=FILE.onnx"
-            raise InputError(f"{path}: --explain takes the graph of an ONNX file apart", remedy)
+        check_form(path)
         file = OnnxFile.open(path)
-        whole = next((node.op_type for node in file.graph.node if node.op_type.startswith(_INTEGER)), None)
-        if whole is not None:
-            problem = f"{path}: has the operator {whole}, in which rounding cannot be left out"
-            raise InputError(problem, "quantize in Q/DQ form (quant_format=QuantFormat.QDQ)")
         model = file.load()
         clean(model)
         name_nodes(model)
@@ -75,28 +69,38 @@ class Finished:
         alone: Mapping[str, Mode] | None = None,
         half: bool = True,
     ) -> ir.Model:
-        """Return the graph with pairs in a mode.
+        """Return the graph with the reference's biases, and pairs in a mode.
 
-        `rounded` are the layers that keep their rounded weights, None for all; `alone` has the modes of single pairs
-        by name; without `half`, float16 parts compute in float32.
+        `rounded` are the layers that keep their rounded weights, None for all; `alone` has the modes of single pairs by name;
+        without `half`, float16 parts compute in float32. Foreign biases stay.
         """
         model = self.model.clone()
         if not half:
             widen(model)
-        if rounded is not None:
-            kept = frozenset(rounded)
-            biases = frozenset(self.layers) - self.foreign_biases - kept
-            restore(model.graph, {name: layer for name, layer in self.layers.items() if name not in kept}, biases)
+        weights = frozenset() if rounded is None else self.layers.keys() - frozenset(rounded)
+        restore(model.graph, self.layers, weights, self.layers.keys() - self.foreign_biases)
         set_pairs(model.graph, mode, alone)
+        prune(model)
         return model
 
     def with_bias_of_reference(self, name: str) -> ir.Model:
         """Return the graph as it runs with the reference's bias in one layer."""
-        model, layer = self.model.clone(), self.layers[name]
-        node = next(each for each in model.graph if each.name == name)
-        if layer.bias is not None:
-            value = ir.Value(name=f"{name}/bias/reference", const_value=ir.Tensor(layer.bias, name=f"{name}/bias/reference"))
-            value.shape, value.dtype = ir.Shape(layer.bias.shape), ir.DataType.from_numpy(np.dtype(np.float32))
-            model.graph.register_initializer(value)
-            node.replace_input_with(2, value)
+        model = self.model.clone()
+        restore(model.graph, self.layers, frozenset(), {name})
         return model
+
+
+def check_form(path: Path) -> None:
+    """Refuse a file whose stages cannot be left out one by one.
+
+    Raises:
+        InputError: it is no .onnx file, or has operators that compute in integers.
+        ModelError: it is damaged.
+    """
+    if path.suffix.lower() != ".onnx":
+        remedy = "name the .onnx file that it was built from, as BACKEND=FILE.onnx"
+        raise InputError(f"{path}: --explain takes the graph of an ONNX file apart", remedy)
+    whole = next((node.op_type for node in OnnxFile.open(path).graph.node if node.op_type.startswith(_INTEGER)), None)
+    if whole is not None:
+        problem = f"{path}: has the operator {whole}, in which rounding cannot be left out"
+        raise InputError(problem, "quantize in Q/DQ form (quant_format=QuantFormat.QDQ)")

@@ -1,13 +1,15 @@
 """The layers of a finished model beside those of its reference: what is rounding of weights, and what is another network."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from emca_deploy.arrays import Float32Array
 from emca_deploy.calibration.graphs.graph import WEIGHTED
+from emca_deploy.calibration.graphs.weighted_layers import output_axis
 from emca_deploy.calibration.ledger.pairs import weight_pair
 from emca_deploy.canonical.edit import constant_of, set_constant
 
@@ -56,13 +58,14 @@ def match_layers(reference: ir.Graph, finished: ir.Graph) -> dict[str, Layer]:
     return found
 
 
-def restore(graph: ir.Graph, layers: Mapping[str, Layer], biases: frozenset[str]) -> None:
-    """Give layers of a finished graph their weights before rounding, and those named in `biases` the reference's bias."""
+def restore(graph: ir.Graph, layers: Mapping[str, Layer], weights: Set[str], biases: Set[str]) -> None:
+    """Give layers of a finished graph, by name, their weights before rounding, and their reference's biases."""
     for node in graph:
         layer = layers.get(str(node.name))
         if layer is None or node.op_type not in WEIGHTED:
             continue
-        set_constant(graph, node, 1, f"{layer.name}/weight/float", layer.weight)
+        if layer.name in weights:
+            set_constant(graph, node, 1, f"{layer.name}/weight/float", layer.weight)
         if layer.name in biases and layer.bias is not None:
             set_constant(graph, node, 2, f"{layer.name}/bias/float", layer.bias)
 
@@ -111,9 +114,9 @@ def _compared(name: str, own: ir.Node, other: ir.Node) -> Layer | None:
     )
 
 
-def _foreign(values: Float32Array, wanted: Float32Array, steps: Float32Array, node: ir.Node) -> "np.ndarray[tuple[int, ...], np.dtype[np.bool_]]":
+def _foreign(values: Float32Array, wanted: Float32Array, steps: Float32Array, node: ir.Node) -> npt.NDArray[np.bool_]:
     """Return, in the shape of the weights, which output channels differ by more than rounding and clipping can."""
-    axis = 0 if node.op_type == "Conv" or node.attributes.get_int("transB", 0) else (1 if node.op_type != "MatMul" else -1)
+    axis = output_axis(node)
     axes = tuple(index for index in range(values.ndim) if index != axis % values.ndim)
     difference = values - wanted
     largest = np.abs(values).max(axis=axes, keepdims=True)
@@ -121,7 +124,7 @@ def _foreign(values: Float32Array, wanted: Float32Array, steps: Float32Array, no
     difference = np.where(cut, 0, difference)
     rounding = np.sqrt(np.square(difference).mean(axis=axes, keepdims=True))
     step = np.sqrt(np.square(steps).mean(axis=axes, keepdims=True) / 12)
-    found: np.ndarray[tuple[int, ...], np.dtype[np.bool_]] = np.broadcast_to(rounding > _LARGEST_ROUNDING * step + 1e-7 * largest, values.shape)
+    found: npt.NDArray[np.bool_] = np.broadcast_to(rounding > _LARGEST_ROUNDING * step + 1e-7 * largest, values.shape)
     return found
 
 

@@ -1,7 +1,7 @@
 """The ledger of a finished model's error: its graph is run with one stage more each time, from the reference to the engine.
 
-The forms run on ONNX Runtime in float arithmetic (see `calibration.graphs.simulation`), which is the same on every processor. What
-the engine returns beyond the last of them is the runtime's own.
+The forms run on ONNX Runtime in float arithmetic (see `calibration.graphs.simulation`), the same on every processor. What the
+engine returns beyond the last of them is the runtime's own. Biases that compensate rounding come with the last of them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -86,13 +86,13 @@ class Ledger:
         first, last = ends
         rows = [(name, self._comparable(logits)) for name, logits in (*after, ("runtime", last))]
         ledger = add_up(self._comparable(first), rows, labels)
-        places = Places(self.reference, finished, self.of_network, self.of_artifact, few, self.threads)
+        places = Places(self.reference, finished, self._matched, few, self.threads)
         wanted = {stage.name for stage in ledger.stages if stage.share_percent >= _NAMED}
         found: dict[str, tuple[str, str] | None] = {name: places.of(name) for name in wanted - {"runtime"}}
         if "preprocessing" in wanted:
             found["preprocessing"] = _changed_steps(self.of_reference, self.of_network)
         if "runtime" in wanted and watched is not None:
-            found["runtime"] = places.of_runtime(lambda model: watched(model, few))
+            found["runtime"] = places.of_runtime(self.of_artifact, lambda model: watched(model, few))
         return with_places(ledger, found)
 
     def _comparable(self, logits: Float32Array) -> Float32Array:
@@ -103,21 +103,38 @@ class Ledger:
         forms = {"graph": finished.form("off", rounded=(), half=False)}
         if finished.has_half:
             forms["fp16"] = finished.form("off", rounded=())
-        return forms | {name: finished.form(mode) for name, mode in (("weights", "off"), ("clipping", "clip"), ("rounding", "round"))}
+        forms |= {"weights": finished.form("off")}
+        if finished.pairs:
+            forms["clipping"] = finished.form("clip")
+        return forms | {"rounding": finished.model}
+
+    @property
+    def _takes_pixels(self) -> bool:
+        """Whether the artifact normalizes its input itself, so that only its network's preprocessing is the reference's."""
+        return self.of_artifact is not self.of_network
+
+    @property
+    def _matched(self) -> tuple[ImageSource, ImageSource]:
+        """The images for the reference's graph and for the artifact's that have the same preprocessing."""
+        return (self.of_network, self.of_artifact) if self._takes_pixels else (self.of_reference, self.of_reference)
 
     def _after(self, forms: Mapping[str, ir.Model], chunk: Sequence[int], count: Counter) -> dict[str, Float32Array]:
         """Return the logits of some images after each stage but the runtime."""
-        graph = self.reference.graph
-        plain = Simulation(graph, self.of_reference, chunk, self.threads)
-        found = {"export": plain.logits(self.reference)}
-        found["preprocessing"] = found["export"]
-        if self.of_network.preprocessing.identity() != self.of_reference.preprocessing.identity():
-            found["preprocessing"] = Simulation(graph, self.of_network, chunk, self.threads).logits(self.reference)
-        own = Simulation(self.finished.model.graph, self.of_artifact, chunk, self.threads)
+        same = self.of_network.preprocessing.identity() == self.of_reference.preprocessing.identity()
+        found = {"export": self._run(self.reference, self.of_reference, chunk)}
+        if self._takes_pixels:
+            found["preprocessing"] = found["export"] if same else self._run(self.reference, self.of_network, chunk)
+        own = Simulation(self.finished.model.graph, self._matched[1], chunk, self.threads)
         for name, form in forms.items():
             found[name] = own.logits(form)
+        if not self._takes_pixels:  # last, because a model in INT8 clips the values that a wrong scale of pixels gives
+            last = found[list(forms)[-1]]
+            found["preprocessing"] = last if same else self._run(self.finished.model, self.of_artifact, chunk)
         count(len(chunk))
         return found
+
+    def _run(self, model: ir.Model, source: ImageSource, chunk: Sequence[int]) -> Float32Array:
+        return Simulation(model.graph, source, chunk, self.threads).logits(model)
 
     def _foreign_biases(self, few: Sequence[int]) -> frozenset[str]:
         """Return the layers whose bias is not the reference's and makes the logits worse than the reference's would."""
@@ -126,8 +143,8 @@ class Ledger:
         found = {layer.name for layer in layers if layer.foreign}
         if not largest:
             return frozenset(found)
-        wanted = Simulation(self.reference.graph, self.of_network, few, self.threads).logits(self.reference)
-        own = Simulation(self.finished.model.graph, self.of_artifact, few, self.threads)
+        wanted = self._run(self.reference, self._matched[0], few)
+        own = Simulation(self.finished.model.graph, self._matched[1], few, self.threads)
         whole = _power(own.logits(self.finished.model), wanted)
         for layer in largest:
             if _power(own.logits(self.finished.with_bias_of_reference(layer.name)), wanted) < _WORSE * whole:

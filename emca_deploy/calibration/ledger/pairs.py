@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from emca_deploy.arrays import Float32Array
@@ -70,7 +71,7 @@ def set_pairs(graph: ir.Graph, mode: Mode, alone: Mapping[str, Mode] | None = No
         for reader in [use.node for use in node.outputs[0].uses()]:
             if reader.op_type in _ON_INTEGERS:
                 for value in reader.outputs:
-                    value.dtype = ir.DataType.FLOAT
+                    value.type = ir.TensorType(ir.DataType.FLOAT)
         ir.convenience.replace_all_uses_with(node.outputs[0], result, replace_graph_outputs=True)
 
 
@@ -82,7 +83,7 @@ def _clipped(graph: ir.Graph, node: ir.Node, given: ir.Value) -> ir.Value:
     low, high = (new_constant(graph, f"{name}/{end}", limit) for end, limit in (("low", limits[0]), ("high", limits[1])))
     raised = insert_node(graph, node, "Max", [given, low], f"{name}/raised", given)
     result = insert_node(graph, node, "Min", [raised, high], f"{name}/clipped", given)
-    raised.dtype = result.dtype = given.dtype or ir.DataType.FLOAT
+    raised.type = result.type = ir.TensorType(given.dtype or ir.DataType.FLOAT)
     return result
 
 
@@ -131,12 +132,12 @@ def _limits(node: ir.Node) -> tuple[Float32Array, Float32Array, Float32Array] | 
     return (low - offset) * steps, (high - offset) * steps, steps
 
 
-def _ends(zero: "np.ndarray[tuple[int, ...], np.dtype[np.generic]] | None") -> tuple[np.float32, np.float32]:
+def _ends(zero: npt.NDArray[Any] | None) -> tuple[np.float32, np.float32]:
     limits = np.iinfo(np.uint8 if zero is None else zero.dtype)
     return np.float32(limits.min), np.float32(limits.max)
 
 
-def _shaped(array: "np.ndarray[tuple[int, ...], np.dtype[np.generic]]", node: ir.Node, rank: int) -> Float32Array:
+def _shaped(array: npt.NDArray[Any], node: ir.Node, rank: int) -> Float32Array:
     """Return a scalar as it is, and one number for each index of the node's axis in a shape that broadcasts."""
     values = np.asarray(array, np.float32)
     if values.size == 1:

@@ -23,16 +23,11 @@ class Places:
     """Looks for places on a few images, by the errors of single tensors and by stages in one layer alone."""
 
     def __init__(
-        self,
-        reference: ir.Model,
-        finished: Finished,
-        of_network: ImageSource,
-        of_artifact: ImageSource,
-        few: Sequence[int],
-        threads: int,
+        self, reference: ir.Model, finished: Finished, images: tuple[ImageSource, ImageSource], few: Sequence[int], threads: int
     ) -> None:
-        self._reference, self._finished = reference, finished
-        self._of_network, self._of_artifact, self._few, self._threads = of_network, of_artifact, few, threads
+        """Look on a few images by index; `images` are those of the reference's graph and of the finished model's."""
+        self._reference, self._finished, self._few, self._threads = reference, finished, few, threads
+        self._of_network, self._of_artifact = images
 
     def of(self, stage: str) -> tuple[str, str] | None:
         """Return the place where a stage's error comes from, and what happens there; None where none stands out."""
@@ -45,14 +40,14 @@ class Places:
         }
         return looks[stage]() if stage in looks else None
 
-    def of_runtime(self, run: Callable[[ir.Model], Float32Array]) -> tuple[str, str] | None:
-        """Return the first tensor that the runtime computes otherwise; `run` returns watched values from it."""
+    def of_runtime(self, source: ImageSource, run: Callable[[ir.Model], Float32Array]) -> tuple[str, str] | None:
+        """Return the first tensor that the runtime computes otherwise for images; `run` returns watched values from it."""
         model = self._finished.model.clone()
         names = [self._finished_name(name) for name in self._finished.pairs]
         sizes = watch(model, [name for name in names if name is not None])
-        wanted = Simulation(model.graph, self._of_artifact, self._few, self._threads).logits(model)
+        wanted = Simulation(model.graph, source, self._few, self._threads).logits(model)
         shares = noise_shares(split_values(wanted, sizes), split_values(run(model), sizes))
-        return self._jump(shares, "the runtime's first tensor that is not what the file says")
+        return self._jump(shares, "the first tensor that the runtime computes otherwise")
 
     def _of_graph(self) -> tuple[str, str] | None:
         layers = self._finished.layers
@@ -89,7 +84,10 @@ class Places:
             return None
         pair = self._finished.pairs[found]
         did = "clipped to" if mode == "clip" else "rounded over"
-        return pair.name, f"{did} {float(pair.low.min()):.3g} to {float(pair.high.max()):.3g}, keeps {_decibels(shares[found]):.1f} dB"
+        return (
+            pair.name,
+            f"{did} {float(pair.low.min()):.3g} to {float(pair.high.max()):.3g}, keeps {_decibels(shares[found]):.1f} dB",
+        )
 
     @cached_property
     def _local(self) -> Mapping[Mode, Mapping[str, float]]:
@@ -118,9 +116,7 @@ class Places:
         errors = {name: float(np.square(images.logits(form) - wanted, dtype=np.float64).sum()) for name, form in forms.items()}
         return max(errors, key=lambda name: errors[name]) if errors and max(errors.values()) > 0 else None
 
-    def _first_difference(
-        self, before: ir.Model, source: ImageSource, after: ir.Model, words: str
-    ) -> tuple[str, str] | None:
+    def _first_difference(self, before: ir.Model, source: ImageSource, after: ir.Model, words: str) -> tuple[str, str] | None:
         """Return the first tensor of the same name in both graphs that differs."""
         ours = [str(value.name) for node in before.graph for value in node.outputs]
         theirs = {str(value.name) for node in after.graph for value in node.outputs}

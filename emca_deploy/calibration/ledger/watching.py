@@ -38,6 +38,8 @@ def watch(model: ir.Model, names: Sequence[str]) -> list[tuple[str, int]]:
         if value is None or not count:
             continue
         picked = np.unique(np.linspace(0, count - 1, min(count, _VALUES)).astype(np.int64))
+        if value.dtype not in (None, ir.DataType.FLOAT):
+            value = _append(graph, ir.node("Cast", [value], {"to": ir.DataType.FLOAT}), f"{name}/float32")
         flat = _append(graph, ir.node("Flatten", [value], {"axis": 1}), f"{name}/flat")
         indices = int64_constant(graph, f"{name}/picked", [int(index) for index in picked])
         parts.append(_append(graph, ir.node("Gather", [flat, indices], {"axis": 1}), f"{name}/values"))
