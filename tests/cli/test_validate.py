@@ -292,3 +292,29 @@ def test_a_temperature_requires_a_reference_and_enough_images(labelled, capsys):
     assert validate(FAKE, "--data", labelled, "--fit-temperature") == 2
     assert "--reference" in capsys.readouterr().err
     assert validate(FAKE, "--data", labelled, "--reference", f"{FAKE},seed=1", "--fit-temperature") == 2
+
+
+def test_explain_splits_the_change_over_stages(labelled, own, capsys):
+    int8 = own.parent / "int8.onnx"
+    words = [str(own), "--data", str(labelled), "--backend", "onnxruntime", "-o", str(int8), "--recover", "none"]
+    assert run(["calibrate", *words]) == 0
+    capsys.readouterr()
+    arguments = (int8, "--data", labelled, "--reference", own, "--explain")
+    assert validate(*arguments, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    stages = {stage["name"]: stage for stage in found["ledger"]["stages"]}
+    assert list(stages) == ["export", "graph", "weights", "clipping", "rounding", "preprocessing", "runtime"]
+    assert sum(stage["top1_drop"] for stage in stages.values()) == pytest.approx(found["reference"]["top1_drop"])
+    assert stages["preprocessing"]["share_percent"] == 0
+    assert stages["graph"]["share_percent"] < 1e-3
+    assert stages["rounding"]["share_percent"] > 1
+    assert validate(*arguments, "--channels", "bgr") == 0
+    assert "preprocessing" in capsys.readouterr().out
+
+
+def test_explain_requires_a_reference_and_graphs(labelled, own, tmp_path, capsys):
+    assert validate(own, "--data", labelled, "--explain") == 2
+    assert "--reference" in capsys.readouterr().err
+    assert validate(own, "--data", labelled, "--reference", FAKE, "--explain") == 2
+    assert validate(FAKE, "--data", labelled, "--reference", own, "--explain") == 2
+    assert "ONNX" in capsys.readouterr().err

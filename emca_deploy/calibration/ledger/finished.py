@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from emca_deploy.calibration.graphs.graph_session import prune
 from emca_deploy.calibration.ledger.layers import Layer, match_layers, restore
-from emca_deploy.calibration.ledger.pairs import Mode, Pair, find_pairs, set_pairs
+from emca_deploy.calibration.ledger.pairs import Mode, Pair, find_pairs, give_back_relus, set_pairs
 from emca_deploy.canonical.canonicalize import HALF, widen
 from emca_deploy.canonical.clean import clean, name_nodes
 from emca_deploy.canonical.marks import mark
@@ -52,6 +52,7 @@ class Finished:
         name_nodes(model)
         mark(model.graph, path, "classification", file.find_logits(output_name).tensor, file.image.layout)
         infer_shapes(model)
+        give_back_relus(model.graph, reference)
         return cls(model, match_layers(reference, model.graph), find_pairs(model.graph))
 
     @property

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from emca_deploy.arrays import Float32Array
 from emca_deploy.canonical.edit import constant_of, insert_node, new_constant, producer_of
 
-__all__ = ["Mode", "Pair", "find_pairs", "set_pairs", "weight_pair"]
+__all__ = ["Mode", "Pair", "find_pairs", "give_back_relus", "set_pairs", "weight_pair"]
 
 Mode = Literal["off", "clip", "round"]
 """What a Q/DQ pair of an activation does: nothing, only clip to its range, or clip and round."""
@@ -53,6 +53,22 @@ def find_pairs(graph: ir.Graph) -> dict[str, Pair]:
                 layer = "" if producer is None else str(producer.name)
                 found[str(node.outputs[0].name)] = Pair(str(value.name), layer, *limits)
     return found
+
+
+def give_back_relus(graph: ir.Graph, reference: ir.Graph) -> None:
+    """Insert the ReLUs that a quantizer left out because the range of a pair begins at 0; the pair's integers stay the same.
+
+    A pair has one where the reference computes a tensor of its name by a ReLU, or reads it by a ReLU only.
+    """
+    made = {str(value.name): node.op_type for node in reference for value in node.outputs}
+    read = {str(value.name): {use.node.op_type for use in value.uses()} for node in reference for value in node.outputs}
+    for node in [each for each in graph if each.op_type == "QuantizeLinear"]:
+        given, limits = node.inputs[0], _limits(node)
+        if given is None or limits is None or limits[0].size != 1 or limits[0] != 0 or producer_of(given, "Relu") is not None:
+            continue
+        name = str(given.name)
+        if given.producer() is not None and (made.get(name) == "Relu" or read.get(name) == {"Relu"}):
+            node.replace_input_with(0, insert_node(graph, node, "Relu", [given], f"{name}/relu", given))
 
 
 def set_pairs(graph: ir.Graph, mode: Mode, alone: Mapping[str, Mode] | None = None) -> None:
