@@ -71,7 +71,7 @@ def command(output: Path | None, raw: Path | None, no_samples: bool, mlflow: str
       emca-deploy profile model.onnx model.int8.onnx
       emca-deploy profile onnxruntime=model.onnx openvino=model.onnx --threads 1
       emca-deploy profile model.onnx -o result.json --raw samples.npz
-      emca-deploy profile model.onnx --scenario paced --rate 5,10,30 --deadline 20ms
+      emca-deploy profile model.onnx --scenario paced --rate 5,10 --deadline 20ms
       emca-deploy profile detector.onnx --co-run model.onnx --threads 1
     """
     from emca_deploy.api.profile import name_samples, profile_notes, profile_samples, write_samples
