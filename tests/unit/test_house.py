@@ -71,11 +71,13 @@ def test_no_import_cycles():
 
 
 def rooms() -> dict[str, int]:
-    """Return the lines of each room: a folder with a layer of its own in import-linter, and each folder of backends, api and reporting."""
+    """Return the lines of each room: a folder that is a layer in import-linter, and the folders of backends, api and reporting."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     layers = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
     names = {name.strip() for layer in layers for name in layer.replace("|", ":").split(":")}
-    names |= {name_of(path.parent) for room in ("backends", "api", "reporting") for path in (PACKAGE / room).glob("*/__init__.py")}
+    names |= {
+        name_of(path.parent) for room in ("backends", "api", "reporting") for path in (PACKAGE / room).glob("*/__init__.py")
+    }
     found = dict.fromkeys(names, 0)
     for module, path in MODULES.items():
         inside = [name for name in names if module == name or module.startswith(f"{name}.")]
