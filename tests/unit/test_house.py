@@ -71,7 +71,7 @@ def test_no_import_cycles():
 
 
 def rooms() -> dict[str, int]:
-    """Return the lines of each room: a folder that is a layer in import-linter, and the folders of backends, api and reporting."""
+    """Return the lines of each room: a folder that is a layer in import-linter, and folders of backends, api and reporting."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     layers = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
     names = {name.strip() for layer in layers for name in layer.replace("|", ":").split(":")}
