@@ -39,8 +39,11 @@ OTHER_MACHINE = "t2-b16-avx2"
 """OpenVINO without AVX-512 and VNNI (ONEDNN_MAX_CPU_ISA=AVX2), in place of an older processor."""
 
 INJECTED = 0.001
-NOISE = (1e-4, 3e-3, 1e-2, 3e-2, 1e-1)
-"""Standard deviations of added noise, logits."""
+NOISE = ((1e-4, 0.0), (3e-3, 0.0), (1e-2, 0.0), (3e-2, 0.0), (1e-1, 0.0), (1e-2, 1.0), (3e-2, 1.0))
+"""Standard deviation of added noise, logits, and that of its logarithm between images: 1 makes some images much noisier."""
+
+COUNTS = ("wrongly_shown", "wrongly_shown_either", "injected_shown", "injected_shown_either")
+"""Comparisons in which the interval above the floor excludes 0; `either`: that one, or that of changes without a near tie."""
 
 
 def run(artifact: Path, backend: str, setting: str, path: Path, data: Path) -> None:
@@ -87,30 +90,42 @@ def injected(logits: Float32Array, rng: np.random.Generator) -> Float32Array:
     return answers
 
 
+def intervals(found: LogitsComparison) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return the interval above the floor, and that of changes without a near tie, percent."""
+    if found.above_floor_ci95 is None or found.without_tie_ci95 is None:
+        raise ValueError("compared without a floor")
+    return found.above_floor_ci95, found.without_tie_ci95
+
+
 def shown(triples: list[tuple[Path, Path, Path]], folder: Path, rng: np.random.Generator) -> dict[str, Any]:
     """Compare each A with B above the floor of C, as they are and with predictions injected into B."""
-    wrong, right, floors, other = 0, 0, [], folder / "injected.npz"
+    counts, floors, other = dict.fromkeys(COUNTS, 0), list[int](), folder / "injected.npz"
     for a, b, c in triples:
-        low, high = compare_logits(a, b, c).above_floor_ci95 or (0.0, 0.0)
-        wrong += low > 0 or high < 0
+        same = compare_logits(a, b, c)
         found = compare_logits(a, written(b, other, injected(logits_of(b), rng)), c)
-        right += (found.above_floor_ci95 or (0.0, 0.0))[0] > 0
-        floors.append(found.floor.images if found.floor else 0)
+        above, untied = intervals(same)
+        counts["wrongly_shown"] += above[0] > 0 or above[1] < 0
+        counts["wrongly_shown_either"] += above[0] > 0 or above[1] < 0 or untied[0] > 0
+        above, untied = intervals(found)
+        counts["injected_shown"] += above[0] > 0
+        counts["injected_shown_either"] += above[0] > 0 or untied[0] > 0
+        floors.append(same.floor.images if same.floor else 0)
     other.unlink(missing_ok=True)
-    return {"triples": len(triples), "wrongly_shown": wrong, "injected_shown": right, "floor_images": floors}
+    return {"triples": len(triples), **counts, "floor_images": floors}
 
 
-def simulated(path: Path, deviation: float, pairs: int, folder: Path, rng: np.random.Generator) -> dict[str, Any]:
+def simulated(path: Path, noise: tuple[float, float], pairs: int, folder: Path, rng: np.random.Generator) -> dict[str, Any]:
     """Do the same with noise added to a run's logits in B and in C."""
     logits, found = logits_of(path), list[dict[str, Any]]()
     for _ in range(pairs):
-        noisy = [(logits + rng.normal(0, deviation, logits.shape)).astype(np.float32) for _ in range(2)]
+        scale = noise[0] * np.exp(rng.normal(0, noise[1], (len(logits), 1)))
+        noisy = [(logits + scale * rng.normal(size=logits.shape)).astype(np.float32) for _ in range(2)]
         b, c = (written(path, folder / f"noisy-{name}.npz", each) for name, each in zip("bc", noisy, strict=True))
         found.append(shown([(path, b, c)], folder, rng))
         b.unlink()
         c.unlink()
-    total = {key: sum(each[key] for each in found) for key in ("triples", "wrongly_shown", "injected_shown")}
-    return {"deviation": deviation, **total, "floor_images": [each["floor_images"][0] for each in found]}
+    total = {key: sum(each[key] for each in found) for key in ("triples", *COUNTS)}
+    return {"deviation": noise[0], "spread": noise[1], **total, "floor_images": [each["floor_images"][0] for each in found]}
 
 
 def main() -> None:
@@ -146,7 +161,7 @@ def main() -> None:
     document["real"] = shown(triples, options.folder, rng)
     document["real"]["runs"] = [[path.stem for path in triple] for triple in triples]
     base = files["int8", next(iter(backends))]["t2-b16"]
-    document["simulated"] = [simulated(base, deviation, options.pairs, options.folder, rng) for deviation in NOISE]
+    document["simulated"] = [simulated(base, noise, options.pairs, options.folder, rng) for noise in NOISE]
     options.output.write_text(json.dumps(document, indent=1) + "\n")
     print(json.dumps({key: document[key] for key in ("equal_runs", "int8", "real", "simulated")}, indent=1))
 

@@ -29,10 +29,13 @@ def lines_of(found: LogitsComparison) -> Iterator[str]:
 
 def _noise(found: LogitsComparison) -> str:
     """Say how equal runs differ, and which changed predictions that cannot explain."""
-    if not found.floor_largest_difference:
+    if not found.floor_largest_difference or found.without_tie_ci95 is None:
         return "equal runs are equal to the bit"
-    ties = f"{found.near_ties:,} near ties could change, {found.changed_without_tie:,} changed predictions are no near ties"
-    return f"logits of equal runs differ by at most {significant(found.floor_largest_difference)}: {ties}"
+    largest = significant(found.floor_largest_difference)
+    ties = f"logits of equal runs differ by at most {largest}, {found.near_ties:,} near ties could change"
+    share = f"(95% of all: {_limits(found.without_tie_ci95)})"
+    verdict = "more than noise" if found.without_tie_ci95[0] > 0 else "no difference shown"
+    return f"{ties}; other changed predictions: {found.changed_without_tie:,} {share}, {verdict}"
 
 
 def _changed(one: ChangedPredictions) -> str:

@@ -44,6 +44,8 @@ class LogitsComparison:
         floor_largest_difference: Largest difference of a logit between A and the equal run.
         near_ties: Number of images whose two largest logits in A differ by at most twice that: noise can change their prediction.
         changed_without_tie: Changed predictions from A to B of all other images, which noise of that size cannot explain.
+        without_tie_ci95: Paired 95% interval of their percentage, by Tango; the floor has none of these. It finds changes that
+            the interval of `above_floor` cannot show where the floor is large.
         above_floor: Percent of changed predictions beyond the floor's.
         above_floor_ci95: Paired 95% interval of that difference, by Tango.
     """
@@ -63,6 +65,7 @@ class LogitsComparison:
     floor_largest_difference: float | None = None
     near_ties: int | None = None
     changed_without_tie: int | None = None
+    without_tie_ci95: tuple[float, float] | None = None
     above_floor: float | None = None
     above_floor_ci95: tuple[float, float] | None = None
     schema_version: int = version(SCHEMA_VERSION)

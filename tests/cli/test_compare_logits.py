@@ -66,6 +66,9 @@ def test_changes_are_told_from_near_ties(kept, capsys):
     found = compare(capsys, kept("a", base), kept("b", other), "--floor", kept("c", noisy))
     assert (found["floor"]["images"], found["floor_equal_images"], found["floor_largest_difference"]) == (1, 98, 0.125)
     assert (found["near_ties"], found["changed"]["images"], found["changed_without_tie"]) == (2, 3, 2)
+    low, high = found["without_tie_ci95"]
+    assert low < 2 < high  # percent; two images of 100 could be noise
+    assert low <= 0
 
 
 def test_a_floor_equal_to_the_bit_has_no_near_ties(kept, capsys):
@@ -81,20 +84,25 @@ def test_one_class_never_changes(kept, capsys):
     assert (found["near_ties"], found["changed_without_tie"]) == (0, 0)
 
 
-def test_equal_noise_shows_no_difference_in_most_pairs(kept, capsys):
-    random, wrong = np.random.default_rng(5), 0
+def test_injected_changes_are_shown_above_noise_and_noise_alone_is_not(kept, capsys):
+    random, noise, wrong, right, below = np.random.default_rng(5), 0.02, 0, 0, 0
     base = kept("a", logits())
-    for number in range(20):
-        runs = []
-        for _ in range(2):
-            answers = logits()
-            rows = random.random(2000) < 0.003
-            answers[rows] = np.roll(answers[rows], 1, axis=1)
-            runs.append(answers)
-        found = compare(capsys, base, kept(f"b{number}", runs[0]), "--floor", kept(f"c{number}", runs[1]))
-        low, high = found["above_floor_ci95"]
-        wrong += low > 0 or high < 0
-    assert wrong <= 3
+    for number in range(12):
+        again, equal = (logits() + random.normal(0, noise, (2000, 5)).astype(np.float32) for _ in range(2))
+        other = equal.copy()
+        rows = random.choice(2000, 10, replace=False)
+        other[rows] = np.roll(other[rows], 1, axis=1)
+        floor = ("--floor", kept(f"c{number}", again))
+        for answers in (equal, other):
+            found = compare(capsys, base, kept(f"b{number}", answers), *floor)
+            (low, high), (low_untied, _) = found["above_floor_ci95"], found["without_tie_ci95"]
+            if answers is equal:
+                wrong += low > 0 or high < 0 or low_untied > 0
+            else:
+                right, below = right + (low_untied > 0), below + (low <= 0)
+    assert wrong <= 2
+    assert right >= 11
+    assert below > 6  # so much noise hides them from the interval above the floor
 
 
 @pytest.mark.parametrize("words", [("none.npz", "none.npz"), ("text.npz", "text.npz")])

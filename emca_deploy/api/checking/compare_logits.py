@@ -101,13 +101,15 @@ def _with_floor(
     ordered = np.sort(ours.astype(np.float64), axis=1)
     # The two largest logits can move towards each other by `largest` each. One class has no other to change to.
     tied = (ordered[:, -1:] - ordered[:, -2:-1] <= 2 * largest).any(axis=1)
+    without_tie = int((changed & ~tied).sum())
     return replace(
         found,
         floor=_changed(int(noise.sum()), len(noise)),
         floor_equal_images=int((ours == again).all(axis=1).sum()),
         floor_largest_difference=largest,
         near_ties=int(tied.sum()),
-        changed_without_tie=int((changed & ~tied).sum()),
+        changed_without_tie=without_tie,
+        without_tie_ci95=_percent(paired_difference_ci(without_tie, 0, len(noise))),
         above_floor=100 * (only_b - only_floor) / len(noise),
         above_floor_ci95=_percent(paired_difference_ci(only_b, only_floor, len(noise))),
     )
