@@ -13,8 +13,10 @@ from emca_deploy.errors import EmcaError
 from emca_deploy.harness.accuracy.pictures import pictures_of
 from emca_deploy.preprocessing import Preprocessing
 from emca_deploy.reporting.details.found import Found
+from emca_deploy.results.accuracy import AccuracyReport
 from emca_deploy.results.codec import from_json
 from emca_deploy.results.deploy import Picture
+from emca_deploy.results.latency import ProfileReport
 from emca_deploy.results.layers import ArtifactLayers, LayersReport
 from emca_deploy.results.sensitivity import SensitivityReport
 from emca_deploy.results.sweep import CellResult, SweepReport
@@ -22,7 +24,7 @@ from emca_deploy.results.sweep import CellResult, SweepReport
 __all__ = ["find_details", "sweep_pictures"]
 
 _LARGEST_BYTES = 32 << 20
-"""Largest file that is read as a result of `layers` or `sensitivity`."""
+"""Largest file that is read as a result of another command."""
 
 _HASHED_BYTES = 256 << 20
 """Largest file without a manifest whose sha256 is computed."""
@@ -35,18 +37,21 @@ def find_details(folder: Path, cells: Mapping[str, CellResult]) -> Found:
     """Return what a folder has about its cells or candidates; files that are missing or damaged are left out."""
     layers: dict[str, ArtifactLayers] = {}
     sensitivity: dict[str, SensitivityReport] = {}
+    further: list[AccuracyReport | ProfileReport] = []
     for each in _other_results(folder):
-        if isinstance(each, SensitivityReport):
+        if isinstance(each, AccuracyReport | ProfileReport):
+            further.append(each)
+        elif isinstance(each, SensitivityReport):
             sensitivity |= {key: each for key, cell in cells.items() if _is_about(each, cell)}
         else:
             about = [(key, measured) for measured in each.results for key, cell in cells.items() if _same(measured, cell, folder)]
             layers |= dict(about)
     files = {key: _file_facts(folder, cell.artifact) for key, cell in cells.items() if cell.artifact}
-    return Found(files, layers, sensitivity)
+    return Found(files, layers, sensitivity, further)
 
 
-def _other_results(folder: Path) -> Iterator[LayersReport | SensitivityReport]:
-    """Yield the results of `layers` and `sensitivity` in a folder, the newest last."""
+def _other_results(folder: Path) -> Iterator[LayersReport | SensitivityReport | AccuracyReport | ProfileReport]:
+    """Yield the results of other commands in a folder, the newest last."""
     places = [path for path in folder.glob("*.json") if not path.name.endswith(".manifest.json")]
     for path in sorted(places, key=lambda path: path.stat().st_mtime_ns):
         with suppress(OSError, ValueError, RecursionError, EmcaError):
@@ -56,6 +61,10 @@ def _other_results(folder: Path) -> Iterator[LayersReport | SensitivityReport]:
                     yield from_json(SensitivityReport, values, str(path), "")
                 elif isinstance(values, dict) and "results" in values and "comparisons" not in values:
                     yield from_json(LayersReport, values, str(path), "")
+                elif isinstance(values, dict) and values.keys() & {"ledger", "corruptions"}:
+                    yield from_json(AccuracyReport, values, str(path), "")
+                elif isinstance(values, dict) and {"results", "comparisons"} <= values.keys():
+                    yield from_json(ProfileReport, values, str(path), "")
 
 
 def _same(measured: ArtifactLayers, cell: CellResult, folder: Path) -> bool:

@@ -9,9 +9,9 @@ from emca_deploy.results.corruptions import CorruptedKind, CorruptionReport
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["print_corruptions"]
+__all__ = ["CORRUPTION_HEADINGS", "corruption_rows", "print_corruptions"]
 
-_HEADINGS = ("corruption", "reference", "top-1 %", "drop", "worst strength (95%)", "images")
+CORRUPTION_HEADINGS = ("corruption", "reference", "top-1 %", "drop", "worst strength (95%)", "images")
 
 
 def print_corruptions(report: CorruptionReport, console: "Console") -> None:
@@ -27,8 +27,12 @@ def print_corruptions(report: CorruptionReport, console: "Console") -> None:
     worst = report.worst_class
     recalls = f"recall {fixed(worst.recall)}%, the reference's {fixed(worst.reference_recall)}%"
     say(console, f"  worst class {plain(worst.name)}: {recalls}")
-    kinds = sorted(report.kinds, key=lambda kind: -kind.worst.drop)
-    show_table(console, _HEADINGS, [(_row(kind), kind.name == report.worst_kind) for kind in kinds])
+    show_table(console, CORRUPTION_HEADINGS, [(row, row[0] == report.worst_kind) for row in corruption_rows(report)])
+
+
+def corruption_rows(report: CorruptionReport) -> list[tuple[str, ...]]:
+    """Return a row for each kind, that with the largest drop of a cell first."""
+    return [_row(kind) for kind in sorted(report.kinds, key=lambda kind: -kind.worst.drop)]
 
 
 def _row(kind: CorruptedKind) -> tuple[str, ...]:

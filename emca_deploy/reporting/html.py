@@ -8,6 +8,7 @@ from typing import Any
 from emca_deploy.reporting.details.accuracy import flip_styles
 from emca_deploy.reporting.details.cell import CellDetails, details_of, numbers_of_each, shared_facts
 from emca_deploy.reporting.details.found import Found
+from emca_deploy.reporting.details.further import further_tables
 from emca_deploy.reporting.detection_page import flip_pictures, precision_columns
 from emca_deploy.reporting.exchange import as_csv
 from emca_deploy.reporting.formats import NONE, facts, fixed, moment, plain
@@ -64,6 +65,7 @@ def render_html(report: DeployReport, found: Found | None = None) -> str:
         tradeoff_plot=tradeoff_plot(report),
         created=moment(report.created),
         details=details,
+        further=further_tables(found or Found()),
         script=scripts_of(details),
         pictures=flip_styles({each.index: each for each in report.pictures}, [card for each in details for card in each.cards]),
         images=report.candidates[0].accuracy.samples,

@@ -9,9 +9,9 @@ from emca_deploy.results.ledger import DropLedger, LedgerStage
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["ledger_words", "print_ledger"]
+__all__ = ["LEDGER_HEADINGS", "ledger_lines", "ledger_rows", "print_ledger"]
 
-_HEADINGS = ("stage", "dB", "share %", "changed", "drop")
+LEDGER_HEADINGS = ("stage", "dB", "share %", "changed", "drop")
 
 _STAGES = {
     "export": "export",
@@ -29,17 +29,21 @@ def print_ledger(ledger: DropLedger, console: "Console") -> None:
     """Print what each stage changes, and the places that were found."""
     whole = f"{fixed(ledger.sqnr_db, 1)} dB, {ledger.changed:,} predictions changed"
     say(console, f"where the change comes from ({ledger.images:,} images, {whole})", "bold")
-    rows = [(_row(stage), stage.name == ledger.largest) for stage in ledger.stages]
-    rows.append((("interaction", "", fixed(ledger.interaction_percent, 1), "", ""), False))
-    show_table(console, _HEADINGS, rows)
-    for stage in ledger.stages:
-        if stage.place is not None:
-            say(console, f"  {ledger_words(stage)}")
+    largest = [stage.name for stage in ledger.stages].index(ledger.largest) if ledger.largest else None
+    show_table(console, LEDGER_HEADINGS, [(row, index == largest) for index, row in enumerate(ledger_rows(ledger))])
+    for line in ledger_lines(ledger):
+        say(console, f"  {line}")
 
 
-def ledger_words(stage: LedgerStage) -> str:
-    """Return the place of a stage's change in words; the stage must have one."""
-    return f"{_STAGES[stage.name]}: {plain(stage.place or '')}: {plain(stage.detail or '')}"
+def ledger_rows(ledger: DropLedger) -> list[tuple[str, ...]]:
+    """Return a row for each stage, and one for the interaction."""
+    return [*map(_row, ledger.stages), ("interaction", "", fixed(ledger.interaction_percent, 1), "", "")]
+
+
+def ledger_lines(ledger: DropLedger) -> list[str]:
+    """Return a line for each place that was found."""
+    found = [stage for stage in ledger.stages if stage.place is not None]
+    return [f"{_STAGES[stage.name]}: {plain(stage.place or '')}: {plain(stage.detail or '')}" for stage in found]
 
 
 def _row(stage: LedgerStage) -> tuple[str, ...]:

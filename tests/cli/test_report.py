@@ -9,9 +9,11 @@ from emca_deploy.artifacts import Manifest
 from emca_deploy.cli import run
 from emca_deploy.results.accuracy import AccuracyReport, ConfidenceBin, Flip, Flips, ReferenceComparison
 from emca_deploy.results.codec import from_json, to_json
+from emca_deploy.results.corruptions import CorruptedCell, CorruptedClass, CorruptedKind, CorruptionReport
 from emca_deploy.results.deploy import DeployCandidate, DeployReport, Picture
 from emca_deploy.results.latency import LatencyResult, ProtocolRecord
 from emca_deploy.results.layers import KINDS, ArtifactLayers, Layer, LayersReport
+from emca_deploy.results.ledger import DropLedger, LedgerStage
 from emca_deploy.results.load import LatencySummary
 from emca_deploy.results.sensitivity import Cost, SensitivityReport, UnitSensitivity
 
@@ -132,6 +134,25 @@ def test_the_details_have_what_the_folder_has(deployment):
     assert "other.conv" not in page
     assert "stem.conv" not in fp32
     assert "body.one" not in fp32
+
+
+def test_the_page_has_what_validate_and_profile_left_in_the_folder(deployment):
+    stages = (LedgerStage("graph", 90.0, 0.0, 0, 0.0), LedgerStage("runtime", 19.5, 99.0, 7, 0.4, "<stem>", "keeps 13.5 dB"))
+    accuracy = candidate("openvino int8", 2.0, 0.1).accuracy
+    ledger = DropLedger(500, 19.4, 8, 0.4, stages, 1.0, "runtime")
+    (deployment / "explained.json").write_text(json.dumps(to_json(replace(accuracy, artifact="explained", ledger=ledger))))
+    cells = tuple(CorruptedCell(strength, 250, 80.0, 81.5, 1.5, (0.1, 2.9), 5, 1) for strength in range(1, 6))
+    worst = CorruptedClass(1, "bag", 250, 70.0, 75.0)
+    kinds = (CorruptedKind("fog", "weather", 80.0, 81.5, 1.5, cells),)
+    rain = CorruptionReport(250, (250,), None, 80.0, 81.5, 1.5, kinds, "fog", 1, worst)
+    (deployment / "rain.json").write_text(json.dumps(to_json(replace(accuracy, artifact="wet", corruptions=rain))))
+    (deployment / "damaged.json").write_text('{"ledger": 1}')
+    assert run(["report", str(deployment)]) == 0
+    page = (deployment / "report.html").read_text()
+    assert "Where the change of explained comes from" in page
+    assert "&lt;stem&gt;: keeps 13.5 dB" in page
+    assert "wet on corrupted images" in page
+    assert "1: 1.50 (0.10 to 2.90)" in page
 
 
 def test_draws_the_page_and_prints_the_table(deployment, tmp_path, capsys):

@@ -8,6 +8,7 @@ from pathlib import Path
 from emca_deploy.reporting.details.accuracy import flip_styles
 from emca_deploy.reporting.details.cell import CellDetails, Shared, details_of, numbers_of_each, shared_facts
 from emca_deploy.reporting.details.found import Found
+from emca_deploy.reporting.details.further import further_tables
 from emca_deploy.reporting.exchange import as_csv
 from emca_deploy.reporting.formats import NONE, facts, moment, plain
 from emca_deploy.reporting.output import render_page
@@ -80,6 +81,7 @@ def render_sweep(document: SweepDocument, cells: Mapping[str, CellResult], found
         script=scripts_of(details),
         pictures=flip_styles(found.pictures, [card for each in details for card in each.cards]),
         details=details,
+        further=further_tables(found),
         against=document.against,
         changes=[(names[each.key], *change_of(each)) for each in document.changes],
         shared=shared.pairs,
