@@ -256,7 +256,8 @@ def explain(fault: Fault, given: argparse.Namespace, data: Path, folder: Path, r
 
     finished = Finished.open(path, canonical.model.graph, None)
     ledger = Ledger(canonical.model, finished, of_reference, of_artifact, of_artifact, 2)
-    found = ledger.measure(indices, (reference, answers), None, watched, Counter(None, len(indices)))
+    found = ledger.measure(indices, (reference, answers), None, Counter(None, len(indices)))
+    found = ledger.locate(found, indices, watched, Counter(None, len(found.stages)))
     stage = next(each for each in found.stages if each.name == found.largest)
     return {
         "fault": fault.name,

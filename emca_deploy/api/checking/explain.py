@@ -85,9 +85,11 @@ class Explaining:
         ends = reference.logits[rows], own.logits[rows]
         with hidden_folder(Path(tempfile.gettempdir())) as folder:
             ledger = self._opened(measured, images, folder)
-            watched = _watched(run, ledger.of_artifact, folder)
             with stage("explaining the change") as progress:
-                return ledger.measure(indices, ends, labels, watched, Counter(progress, len(indices)))
+                found = ledger.measure(indices, ends, labels, Counter(progress, len(indices)))
+            watched = _watched(run, ledger.of_artifact, folder)
+            with stage("looking for layers") as progress:
+                return ledger.locate(found, indices, watched, Counter(progress, len(found.stages)))
 
     def _opened(self, measured: Measured, images: Evaluation, folder: Path) -> Ledger:
         assert measured.reference is not None

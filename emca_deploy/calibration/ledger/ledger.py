@@ -64,12 +64,7 @@ class Ledger:
     centred: bool = False
 
     def measure(
-        self,
-        indices: Sequence[int],
-        ends: tuple[Float32Array, Float32Array],
-        labels: Int64Array | None,
-        watched: Watched | None,
-        count: Counter,
+        self, indices: Sequence[int], ends: tuple[Float32Array, Float32Array], labels: Int64Array | None, count: Counter
     ) -> DropLedger:
         """Return the ledger of images by index, whose logits the reference and the engine gave: `ends`, (N, classes) float32.
 
@@ -77,22 +72,29 @@ class Ledger:
             ModelError: ONNX Runtime refuses a form of the graph.
             DataError: an image cannot be read.
         """
-        few = few_of(indices, _FEW)
-        finished = replace(self.finished, foreign_biases=self._foreign_biases(few))
-        forms = self._forms(finished)
+        forms = self._forms(self._with_foreign_biases(indices))
         chunks = [list(indices[start : start + _AT_ONCE]) for start in range(0, len(indices), _AT_ONCE)]
         parts = [self._after(forms, chunk, count) for chunk in chunks]
         after = [(name, np.concatenate([part[name] for part in parts])) for name in parts[0]]
         first, last = ends
         rows = [(name, self._comparable(logits)) for name, logits in (*after, ("runtime", last))]
-        ledger = add_up(self._comparable(first), rows, labels)
-        places = Places(self.reference, finished, self._matched, few, self.threads)
-        wanted = {stage.name for stage in ledger.stages if stage.share_percent >= _NAMED}
-        found: dict[str, tuple[str, str] | None] = {name: places.of(name) for name in wanted - {"runtime"}}
-        if "preprocessing" in wanted:
-            found["preprocessing"] = _changed_steps(self.of_reference, self.of_network)
-        if "runtime" in wanted and watched is not None:
-            found["runtime"] = places.of_runtime(self.of_artifact, lambda model: watched(model, few))
+        return add_up(self._comparable(first), rows, labels)
+
+    def locate(self, ledger: DropLedger, indices: Sequence[int], watched: Watched, count: Counter) -> DropLedger:
+        """Return a ledger of these images with the places of its stages, and count each stage; raises as `measure`."""
+        few = few_of(indices, _FEW)
+        places = Places(self.reference, self._with_foreign_biases(indices), self._matched, few, self.threads)
+        found: dict[str, tuple[str, str] | None] = {}
+        for stage in ledger.stages:
+            if stage.share_percent < _NAMED:
+                pass
+            elif stage.name == "preprocessing":
+                found[stage.name] = _changed_steps(self.of_reference, self.of_network)
+            elif stage.name == "runtime":
+                found[stage.name] = places.of_runtime(self.of_artifact, lambda model: watched(model, few))
+            else:
+                found[stage.name] = places.of(stage.name)
+            count(1)
         return with_places(ledger, found)
 
     def _comparable(self, logits: Float32Array) -> Float32Array:
@@ -136,20 +138,19 @@ class Ledger:
     def _run(self, model: ir.Model, source: ImageSource, chunk: Sequence[int]) -> Float32Array:
         return Simulation(model.graph, source, chunk, self.threads).logits(model)
 
-    def _foreign_biases(self, few: Sequence[int]) -> frozenset[str]:
-        """Return the layers whose bias is not the reference's and makes the logits worse than the reference's would."""
-        layers = [layer for layer in self.finished.layers.values() if layer.shift > _SMALLEST_SHIFT and layer.bias is not None]
-        largest = sorted(layers, key=lambda layer: layer.shift, reverse=True)[:_BIASES]
-        found = {layer.name for layer in layers if layer.foreign}
-        if not largest:
-            return frozenset(found)
-        wanted = self._run(self.reference, self._matched[0], few)
-        own = Simulation(self.finished.model.graph, self._matched[1], few, self.threads)
-        whole = _power(own.logits(self.finished.model), wanted)
-        for layer in largest:
-            if _power(own.logits(self.finished.with_bias_of_reference(layer.name)), wanted) < _WORSE * whole:
-                found.add(layer.name)
-        return frozenset(found)
+    def _with_foreign_biases(self, indices: Sequence[int]) -> Finished:
+        """Return the artifact with the layers whose bias makes the logits worse than the reference's would."""
+        few, layers = few_of(indices, _FEW), self.finished.layers.values()
+        shifted = [layer for layer in layers if layer.shift > _SMALLEST_SHIFT and layer.bias is not None]
+        largest = sorted(shifted, key=lambda layer: layer.shift, reverse=True)[:_BIASES]
+        found = {layer.name for layer in shifted if layer.foreign}
+        if largest:
+            wanted = self._run(self.reference, self._matched[0], few)
+            own = Simulation(self.finished.model.graph, self._matched[1], few, self.threads)
+            whole = _power(own.logits(self.finished.model), wanted)
+            with_others = {layer.name: own.logits(self.finished.with_bias_of_reference(layer.name)) for layer in largest}
+            found |= {name for name, logits in with_others.items() if _power(logits, wanted) < _WORSE * whole}
+        return replace(self.finished, foreign_biases=frozenset(found))
 
 
 def _power(logits: Float32Array, wanted: Float32Array) -> float:

@@ -18,6 +18,9 @@ __all__ = ["Places"]
 _TRIED = 8
 """Layers or tensors that are tried alone on the logits: those with the largest error of their own."""
 
+_EQUAL = 1e-9
+"""Noise to signal below which tensors of two float graphs count as equal."""
+
 
 class Places:
     """Looks for places on a few images, by the errors of single tensors and by stages in one layer alone."""
@@ -118,20 +121,17 @@ class Places:
 
     def _first_difference(self, before: ir.Model, source: ImageSource, after: ir.Model, words: str) -> tuple[str, str] | None:
         """Return the first tensor of the same name in both graphs that differs."""
-        ours = [str(value.name) for node in before.graph for value in node.outputs]
-        theirs = {str(value.name) for node in after.graph for value in node.outputs}
         first, second = before.clone(), after.clone()
-        names = [name for name in ours if name in theirs]
-        both = dict(watch(first, names)).keys() & dict(watch(after.clone(), names)).keys()
-        first = before.clone()
-        names = [name for name in names if name in both]
+        theirs = {name for name, _ in watch(after.clone(), _tensors(after))}
+        names = [name for name, _ in watch(before.clone(), _tensors(before)) if name in theirs]
         sizes = watch(first, names)
         watch(second, names)
         wanted = Simulation(first.graph, source, self._few, self._threads).logits(first)
         given = Simulation(second.graph, self._of_artifact, self._few, self._threads)
-        values = np.concatenate([tensors[0] for tensors in given.outputs(second)])
+        values = np.concatenate([tensors[0] for tensors in given.outputs(second)])  # not `logits`, which must be finite
         shares = noise_shares(split_values(wanted, sizes), split_values(values, sizes))
-        least = max(1e-9, 1e-3 * max(shares.values(), default=0.0)) if np.isfinite(max(shares.values(), default=0.0)) else 1e-3
+        largest = max(shares.values(), default=0.0)
+        least = max(_EQUAL, largest / 1000) if np.isfinite(largest) else 1.0
         name = next((name for name, share in shares.items() if share > least), None)
         return None if name is None else (name, f"{words}, with {_decibels(shares[name]):.1f} dB")
 
@@ -145,6 +145,10 @@ class Places:
             if node.op_type == "DequantizeLinear" and node.inputs[0] is not None and node.inputs[0].name == integers:
                 return str(node.outputs[0].name)
         return None
+
+
+def _tensors(model: ir.Model) -> list[str]:
+    return [str(value.name) for node in model.graph for value in node.outputs]
 
 
 def _decibels(share: float) -> float:

@@ -78,7 +78,8 @@ def first_jump(shares: Mapping[str, float]) -> tuple[str, float] | None:
     """
     if not shares or max(shares.values()) <= _CLEAN:
         return None
-    least = max(_CLEAN, max(value for value in shares.values()) / 50) if np.isfinite(max(shares.values())) else _CLEAN
+    largest = max(shares.values())
+    least = max(_CLEAN, largest / 50) if np.isfinite(largest) else _CLEAN
     before, best, place = _CLEAN, 0.0, None
     for name, share in shares.items():
         growth = share / before

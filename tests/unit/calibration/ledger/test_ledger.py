@@ -157,9 +157,10 @@ def test_injected_fault_is_named_by_stage_and_place(fault, files, tmp_path):
 
     reference = run(ir.load(files / "model.onnx"), of_reference, indices)
     own = engine(ir.load(path), indices)
-    ledger = Ledger(
-        canonical.model, Finished.open(path, canonical.model.graph, None), of_reference, of_artifact, of_artifact, threads=1
-    ).measure(indices, (reference, own), None, engine, Counter(None, IMAGES))
+    finished = Finished.open(path, canonical.model.graph, None)
+    taken = Ledger(canonical.model, finished, of_reference, of_artifact, of_artifact, threads=1)
+    ledger = taken.measure(indices, (reference, own), None, Counter(None, IMAGES))
+    ledger = taken.locate(ledger, indices, engine, Counter(None, len(ledger.stages)))
     named = next(each for each in ledger.stages if each.name == ledger.largest)
     assert (named.name, named.place) == (stage, place)
     assert abs(ledger.interaction_percent) < 20
