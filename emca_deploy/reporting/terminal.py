@@ -94,7 +94,8 @@ def print_columns(console: "Console", columns: tuple[Column, ...], chosen: Seque
         cells[0] += "*" if index in shaky else ""
         rows.append((cells, index in chosen))
     show_table(console, [column.heading for column in shown], rows, gap=_GAP - 1)  # the box adds 1
-    notes = ["( ): 95% interval"] if intervals else []
+    bounds = any(text.startswith("\u2264") for column in intervals for text in column.interval)
+    notes = [f"( ): 95% interval{', or upper bound with 95% confidence' if bounds else ''}"] if intervals else []
     notes += ["*: not stable, see the warnings"] if shaky else []
     notes += [f"no room for: {', '.join(left_out)}"] if left_out else []
     if notes:

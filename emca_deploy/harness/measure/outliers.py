@@ -79,7 +79,8 @@ def _reasons(one: Outlier, usual: Sequence[float], typical_ms: float, *, fallen:
     elif one.page_faults > max(usual[1], _FAULT_SHARE * lost_ms / _FAULT_MS):
         reasons.append(f"{one.page_faults} page faults")
     if one.involuntary_switches > usual[0]:
-        reasons.append(f"other threads took its cores {one.involuntary_switches} times")
+        times = one.involuntary_switches
+        reasons.append(f"other threads took its cores {f'{times} times' if times > 1 else 'once'}")
     if one.steal_ms is not None and one.steal_ms > _SHARE * lost_ms:
         reasons.append(f"the hypervisor took {one.steal_ms:.0f} ms in its block")
     if fallen:
