@@ -5,8 +5,8 @@ r"""Measure which equal runs give other predictions, and whether `compare --floo
 
 Every run is one `validate --logits` in a process of its own; a run whose file is in --folder is not made again. Then `compare`
 gets three equal runs at a time: once as they are, where a difference shown is wrong, and once with other predictions injected
-into the second, where a difference must be shown. The same is done with noise added to one run's logits, because equal runs may
-differ too little.
+into the second, where a difference must be shown. Equal runs may differ too little for this to be hard, so the same is done with
+equal builds (--build: INT8 files of the first backend, calibrated on other images) and with noise added to one run's logits.
 """
 
 import argparse
@@ -35,8 +35,11 @@ SETTINGS = {
 }
 """Threads and images per call of runs on one machine. The first one is A."""
 
-OTHER_MACHINE = "t2-b16-avx2"
+AVX2 = "t2-b16-avx2"
 """OpenVINO without AVX-512 and VNNI (ONEDNN_MAX_CPU_ISA=AVX2), in place of an older processor."""
+
+OLDER = "older"
+"""An older version of the runtime."""
 
 INJECTED = 0.001
 NOISE = ((1e-4, 0.0), (3e-3, 0.0), (1e-2, 0.0), (3e-2, 0.0), (1e-1, 0.0), (1e-2, 1.0), (3e-2, 1.0))
@@ -46,15 +49,20 @@ COUNTS = ("wrongly_shown", "wrongly_shown_either", "injected_shown", "injected_s
 """Comparisons in which the interval above the floor excludes 0; `either`: that one, or that of changes without a near tie."""
 
 
-def run(artifact: Path, backend: str, setting: str, path: Path, data: Path) -> None:
-    """Keep the logits of one run in a file."""
+def run(artifact: Path, backend: str, path: Path, data: Path, setting: str = "t2-b16", older: str | None = None) -> Path:
+    """Keep the logits of one run in a file, and return it; `older` is the folder with the older version of the runtime."""
     if path.exists():
-        return
+        return path
     threads, batch = SETTINGS.get(setting, SETTINGS["t2-b16"])
     words = ["validate", artifact, "--data", data, "--backend", backend, "--threads", threads, "--batch", batch, "--logits", path]
-    environment = {**os.environ, **({"ONEDNN_MAX_CPU_ISA": "AVX2"} if setting == OTHER_MACHINE else {})}
+    environment = dict(os.environ)
+    if setting == AVX2:
+        environment["ONEDNN_MAX_CPU_ISA"] = "AVX2"
+    if setting == OLDER and older:
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (older, os.environ.get("PYTHONPATH"))))
     command = [sys.executable, "-m", "emca_deploy", "-q", *map(str, words)]
     subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return path
 
 
 def told(found: LogitsComparison) -> dict[str, Any]:
@@ -128,25 +136,53 @@ def simulated(path: Path, noise: tuple[float, float], pairs: int, folder: Path, 
     return {"deviation": noise[0], "spread": noise[1], **total, "floor_images": [each["floor_images"][0] for each in found]}
 
 
-def main() -> None:
-    """Read the options and run."""
+Runs = dict[tuple[str, str], dict[str, Path]]
+
+
+def all_runs(options: argparse.Namespace, backends: dict[str, str]) -> Runs:
+    """Make the runs of both models on each backend, and return their files by (kind, backend) and setting."""
+    older, files = dict(each.split("=", 1) for each in options.older), Runs()
+    for backend, artifact in backends.items():
+        names = [*SETTINGS, *([AVX2] if backend == "openvino" else []), *([OLDER] if backend in older else [])]
+        for kind, model in (("int8", Path(artifact)), ("fp32", options.fp32)):
+            files[kind, backend] = {
+                name: run(model, backend, options.folder / f"{kind}-{backend}-{name}.npz", options.data, name, older.get(backend))
+                for name in names
+            }
+    return files
+
+
+def same_file_elsewhere(options: argparse.Namespace, backends: dict[str, str], files: Runs) -> dict[str, Any]:
+    """Compare each file on its own runtime with the same file on another."""
+    found = {}
+    for own, artifact in backends.items():
+        for other in (name for name in backends if name != own):
+            path = run(Path(artifact), other, options.folder / f"int8-{other}-file-of-{own}.npz", options.data)
+            found[f"int8 of {own} on {other}"] = told(compare_logits(files["int8", own]["t2-b16"], path))
+            found[f"fp32 on {own} and {other}"] = told(
+                compare_logits(files["fp32", own]["t2-b16"], files["fp32", other]["t2-b16"])
+            )
+    return found
+
+
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fp32", type=Path, required=True)
     parser.add_argument("--int8", action="append", required=True, metavar="BACKEND=FILE")
+    parser.add_argument("--older", action="append", default=[], metavar="BACKEND=FOLDER", help="older version of the runtime")
+    parser.add_argument("--build", type=Path, action="append", default=[], help="INT8 file calibrated with another --seed")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--pairs", type=int, default=40)
     parser.add_argument("-o", "--output", type=Path, required=True)
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Make the runs and compare them."""
+    options = arguments()
     rng, drawn, backends = np.random.default_rng(0), random.Random(0), dict(each.split("=", 1) for each in options.int8)
-    files: dict[tuple[str, str], dict[str, Path]] = {}
-    for backend, artifact in backends.items():
-        for kind, model in (("int8", Path(artifact)), ("fp32", options.fp32)):
-            names = [*SETTINGS, *([OTHER_MACHINE] if backend == "openvino" else [])]
-            runs = {name: options.folder / f"{kind}-{backend}-{name}.npz" for name in names}
-            for setting, path in runs.items():
-                run(model, backend, setting, path, options.data)
-            files[kind, backend] = runs
+    files = all_runs(options, backends)
     document: dict[str, Any] = {"environment": collect_environment(), "load": os.getloadavg(), "equal_runs": {}, "int8": {}}
     triples: list[tuple[Path, Path, Path]] = []
     for (kind, backend), runs in files.items():
@@ -158,12 +194,23 @@ def main() -> None:
         a, b = (files[kind, backend]["t2-b16"] for kind in ("fp32", "int8"))
         found = compare_logits(a, b, files["fp32", backend]["t1-b1"])
         document["int8"][backend] = {**told(found), "above_floor": found.above_floor, "above_floor_ci95": found.above_floor_ci95}
+    document["other_runtime"] = same_file_elsewhere(options, backends, files)
     document["real"] = shown(triples, options.folder, rng)
     document["real"]["runs"] = [[path.stem for path in triple] for triple in triples]
-    base = files["int8", next(iter(backends))]["t2-b16"]
+    base, backend = files["int8", next(iter(backends))]["t2-b16"], next(iter(backends))
+    builds = [
+        base,
+        *(run(each, backend, options.folder / f"build-{each.name.split('.')[0]}.npz", options.data) for each in options.build),
+    ]
+    every = list(permutations(builds, 3))
+    document["builds"] = shown(drawn.sample(every, min(options.pairs, len(every))), options.folder, rng)
     document["simulated"] = [simulated(base, noise, options.pairs, options.folder, rng) for noise in NOISE]
     options.output.write_text(json.dumps(document, indent=1) + "\n")
-    print(json.dumps({key: document[key] for key in ("equal_runs", "int8", "real", "simulated")}, indent=1))
+    print(
+        json.dumps(
+            {key: document[key] for key in ("equal_runs", "other_runtime", "int8", "real", "builds", "simulated")}, indent=1
+        )
+    )
 
 
 if __name__ == "__main__":
