@@ -12,12 +12,7 @@ def lines_of(found: LogitsComparison) -> Iterator[str]:
     """Yield the changed predictions, those of the noise floor, the logits' difference and the drop, a line each."""
     yield f"{plain(found.a)} against {plain(found.b)}: {found.images:,} images"
     yield f"  changed predictions: {_changed(found.changed)}"
-    if found.floor is not None and found.above_floor is not None and found.above_floor_ci95 is not None:
-        yield f"  between equal runs: {_changed(found.floor)}"
-        yield f"  {_noise(found)}"
-        low, high = found.above_floor_ci95
-        verdict = "more" if low > 0 else "fewer" if high < 0 else "no difference shown"
-        yield f"  above the noise floor: {fixed(found.above_floor, 3)} points (95%: {_limits(found.above_floor_ci95)}), {verdict}"
+    yield from _floor(found)
     if found.sqnr_db is None:
         yield "  all logits are equal to the bit"
     else:
@@ -27,15 +22,17 @@ def lines_of(found: LogitsComparison) -> Iterator[str]:
         yield f"  drop of top-1 {fixed(found.top1_drop)} points (95%: {interval(found.top1_drop_ci95)})"
 
 
-def _noise(found: LogitsComparison) -> str:
-    """Say how equal runs differ, and which changed predictions that cannot explain."""
-    if not found.floor_largest_difference or found.without_tie_ci95 is None:
-        return "equal runs are equal to the bit"
-    largest = significant(found.floor_largest_difference)
-    ties = f"logits of equal runs differ by at most {largest}, {found.near_ties:,} near ties could change"
-    share = f"(95% of all: {_limits(found.without_tie_ci95)})"
+def _floor(found: LogitsComparison) -> Iterator[str]:
+    """Yield how equal runs differ, and the changed predictions that this cannot explain; nothing without a floor."""
+    if found.floor is None or found.above_floor is None or found.above_floor_ci95 is None or found.without_tie_ci95 is None:
+        return
+    largest = found.floor_largest_difference
+    differ = f"logits differ by at most {significant(largest)}" if largest else "equal to the bit"
+    yield f"  between equal runs: {_changed(found.floor)}; {differ}"
+    yield f"  above the noise floor: {fixed(found.above_floor, 3)} points (95%: {_limits(found.above_floor_ci95)})"
     verdict = "more than noise" if found.without_tie_ci95[0] > 0 else "no difference shown"
-    return f"{ties}; other changed predictions: {found.changed_without_tie:,} {share}, {verdict}"
+    count, share = f"{found.changed_without_tie:,}", f"(95%: {_limits(found.without_tie_ci95)}% of all images)"
+    yield f"  not explained by near ties ({found.near_ties:,} images): {count} changed predictions {share}, {verdict}"
 
 
 def _changed(one: ChangedPredictions) -> str:

@@ -42,12 +42,14 @@ class LogitsComparison:
         floor: Changed predictions from A to an equal run, the noise floor; None without `--floor`.
         floor_equal_images: Number of images whose logits are equal to the bit in the equal run.
         floor_largest_difference: Largest difference of a logit between A and the equal run.
-        near_ties: Number of images whose two largest logits in A differ by at most twice that: noise can change their prediction.
+        near_ties: Number of images whose predicted class leads in A by no more than the largest change of a lead in the equal
+            run: noise can change their prediction. A lead is the difference of two logits of an image.
         changed_without_tie: Changed predictions from A to B of all other images, which noise of that size cannot explain.
-        without_tie_ci95: Paired 95% interval of their percentage, by Tango; the floor has none of these. It finds changes that
-            the interval of `above_floor` cannot show where the floor is large.
+        without_tie_ci95: Paired 95% interval of their percentage, by Tango; the floor has none of these. Changes are shown to be
+            more than noise where it starts above 0, also where the floor is large.
         above_floor: Percent of changed predictions beyond the floor's.
-        above_floor_ci95: Paired 95% interval of that difference, by Tango.
+        above_floor_ci95: Paired 95% interval of that difference, by Tango. It holds for other images, not for other runs: where
+            equal runs change several predictions, it is too narrow for what differs from run to run.
     """
 
     a: str

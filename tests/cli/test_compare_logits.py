@@ -78,6 +78,17 @@ def test_a_floor_equal_to_the_bit_has_no_near_ties(kept, capsys):
     assert (found["floor_equal_images"], found["near_ties"], found["changed_without_tie"]) == (2000, 0, 3)
 
 
+def test_the_text_gives_a_verdict_on_the_floor(kept, capsys):
+    some, many = logits(), logits()
+    some[:2], many[:20] = np.roll(some[:2], 1, axis=1), np.roll(many[:20], 1, axis=1)
+    base, floor = kept("a", logits()), kept("c", logits())
+    shown = []
+    for name, other in (("some", some), ("many", many)):
+        assert run(["compare", str(base), str(kept(name, other)), "--floor", str(floor)]) == 0
+        shown.append("more than noise" in capsys.readouterr().out)
+    assert shown == [False, True]
+
+
 def test_one_class_never_changes(kept, capsys):
     one = logits()[:, :1]
     found = compare(capsys, kept("a", one), kept("b", one + 1), "--floor", kept("c", one))

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from emca_deploy.arrays import Float32Array
+from emca_deploy.arrays import Float32Array, Float64Array, Int64Array
 from emca_deploy.errors import InputError
 from emca_deploy.harness.accuracy.logits_store import Kept, read_kept
 from emca_deploy.results.logits_comparison import ChangedPredictions, LogitsComparison
@@ -97,22 +97,26 @@ def _with_floor(
     """Add the changed predictions between A's logits (N, classes) and those of an equal run; `changed`, (N,), is from A to B."""
     noise = predicted(ours) != predicted(again)
     only_b, only_floor = int((changed & ~noise).sum()), int((noise & ~changed).sum())
-    largest = _largest_difference(ours, again)
-    ordered = np.sort(ours.astype(np.float64), axis=1)
-    # The two largest logits can move towards each other by `largest` each. One class has no other to change to.
-    tied = (ordered[:, -1:] - ordered[:, -2:-1] <= 2 * largest).any(axis=1)
+    leads, leads_again = (_leads(each, predicted(ours)) for each in (ours, again))
+    tied = (np.sort(leads, axis=1)[:, 1:2] <= np.abs(leads - leads_again).max()).any(axis=1)  # one class has no other: no tie
     without_tie = int((changed & ~tied).sum())
     return replace(
         found,
         floor=_changed(int(noise.sum()), len(noise)),
         floor_equal_images=int((ours == again).all(axis=1).sum()),
-        floor_largest_difference=largest,
+        floor_largest_difference=_largest_difference(ours, again),
         near_ties=int(tied.sum()),
         changed_without_tie=without_tie,
         without_tie_ci95=_percent(paired_difference_ci(without_tie, 0, len(noise))),
         above_floor=100 * (only_b - only_floor) / len(noise),
         above_floor_ci95=_percent(paired_difference_ci(only_b, only_floor, len(noise))),
     )
+
+
+def _leads(logits: Float32Array, classes: Int64Array) -> Float64Array:
+    """Return by how much the logit of a class, (N,), exceeds each logit, (N, classes)."""
+    wide = logits.astype(np.float64)
+    return np.take_along_axis(wide, classes[:, None], axis=1) - wide
 
 
 def _largest_difference(first: Float32Array, second: Float32Array) -> float:
