@@ -4,9 +4,12 @@ import re
 import shlex
 from collections.abc import Iterable
 
-__all__ = ["parse_duration", "printable", "printable_lines", "shell_line", "shell_word"]
+__all__ = ["encodable", "parse_duration", "printable", "printable_lines", "shell_line", "shell_word"]
 
 _DURATION = re.compile(r"((?:[0-9]{1,12}\.?[0-9]{0,12}|\.[0-9]{1,12})(?:[eE][+-]?[0-9]{1,2})?)(ms|s|m|h)?", re.ASCII)
+_IN_ASCII = str.maketrans("\u2264\u2588\u2593\u2592\u2591", "<#=-.")
+"""At most, and the fillings of a bar, where there is nothing but ASCII."""
+
 _SECONDS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -26,6 +29,17 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """Return text without control characters, except its line feeds."""
     return "\n".join(map(printable, text.split("\n")))
+
+
+def encodable(text: str, encoding: str) -> str:
+    """Return text with other characters, as wide, in place of those that an encoding such as "ascii" lacks."""
+    if text.isascii():
+        return text
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.translate(_IN_ASCII).encode(encoding, "replace").decode(encoding)
+    return text
 
 
 def shell_word(text: str) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from emca_deploy._text import printable_lines
+from emca_deploy._text import encodable, printable_lines
 from emca_deploy.commands._quiet import is_quiet
 from emca_deploy.errors import OutputError
 from emca_deploy.results.codec import to_json
@@ -74,7 +74,8 @@ def console_for(*, err: bool = False, highlight: bool = True) -> "Console":
 
         def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
             for text, style, control in super().render(renderable, options):
-                yield Segment(text if control else printable_lines(text), style, control)
+                shown = text if control else encodable(printable_lines(text), self.encoding)
+                yield Segment(shown, style, control)
 
         def print(self, *objects: Any, **options: Any) -> None:
             try:

@@ -1,6 +1,7 @@
 """Foreign text reaches a terminal as printable characters only; a stdout that cannot be written gives a one-line error."""
 
 import json
+import os
 import re
 import resource
 import subprocess
@@ -157,3 +158,23 @@ def test_few_file_descriptors_are_one_error(tmp_path, limits):
     enough = [calibrated_with(most, tmp_path / str(most)) for most in limits]
     assert not enough[0]
     assert enough == sorted(enough)
+
+
+def test_tables_with_bounds_are_printed_where_stdout_takes_ascii_only(own):
+    words = [
+        sys.executable,
+        "-m",
+        "emca_deploy",
+        "profile",
+        str(own),
+        "--duration",
+        "0.1",
+        "--max-duration",
+        "0.1",
+        "--processes",
+        "1",
+    ]
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([*words, "--warmup", "0"], env=environment, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert b"images/s" in done.stdout

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emca_deploy._text import parse_duration, printable, printable_lines, shell_line, shell_word
+from emca_deploy._text import encodable, parse_duration, printable, printable_lines, shell_line, shell_word
 
 CONTROL = st.sampled_from("\x00\x07\x08\x0b\x1b\x7f\x85\x9b\xa0\u200b\u202e\u2028\udc80")
 HOSTILE = st.text(st.one_of(st.characters(codec=None), CONTROL), max_size=40)
@@ -63,3 +63,16 @@ def test_durations(text, seconds):
 @pytest.mark.parametrize("text", ["", "s", "1 s", "-1", "1d", "1m30s", "nan", "inf", "1e999", "٣"])
 def test_what_is_no_duration(text):
     assert parse_duration(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "shown"),
+    [
+        ("4.9 (\u2264 5.2)", "ascii", "4.9 (< 5.2)"),
+        ("4.9 (\u2264 5.2)", "utf-8", "4.9 (\u2264 5.2)"),
+        ("\u2588\u2593 caf\u00e9", "ascii", "#= caf?"),
+        ("caf\u00e9", "latin-1", "caf\u00e9"),
+    ],
+)
+def test_characters_that_an_encoding_lacks_are_replaced(text, encoding, shown):
+    assert encodable(text, encoding) == shown
