@@ -74,8 +74,7 @@ def console_for(*, err: bool = False, highlight: bool = True) -> "Console":
 
         def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
             for text, style, control in super().render(renderable, options):
-                shown = text if control else encodable(printable_lines(text), self.encoding)
-                yield Segment(shown, style, control)
+                yield Segment(text if control else encodable(printable_lines(text), self.encoding), style, control)
 
         def print(self, *objects: Any, **options: Any) -> None:
             try:
