@@ -255,7 +255,7 @@ def explain(fault: Fault, given: argparse.Namespace, data: Path, folder: Path, r
         return run(ir.to_proto(model).SerializeToString(), of_artifact, list(few))
 
     finished = Finished.open(path, canonical.model.graph, None)
-    ledger = Ledger(canonical.model, finished, of_reference, of_artifact, of_artifact, 2)
+    ledger = Ledger(canonical.model, finished, of_reference, of_artifact, of_artifact, 2).with_foreign_biases(indices)
     found = ledger.measure(indices, (reference, answers), None, Counter(None, len(indices)))
     found = ledger.locate(found, indices, watched, Counter(None, len(found.stages)))
     stage = next(each for each in found.stages if each.name == found.largest)

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -59,8 +60,7 @@ def test_every_help_is_there_and_loads_nothing_heavy():
 def test_every_command_is_a_module_and_every_module_is_a_command():
     from emca_deploy import commands
 
-    folder = os.path.dirname(commands.__file__)  # noqa: PTH120
-    modules = {name[:-3].replace("_", "-") for name in os.listdir(folder) if name.endswith(".py") and not name.startswith("_")}  # noqa: PTH208
+    modules = {path.stem.replace("_", "-") for path in Path(commands.__file__).parent.glob("[!_]*.py")}
     assert modules == set(COMMANDS)
     context = click.Context(cli)
     assert {cli.get_command(context, name).name for name in COMMANDS} == set(COMMANDS)

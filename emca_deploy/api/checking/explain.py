@@ -86,6 +86,7 @@ class Explaining:
         with hidden_folder(Path(tempfile.gettempdir())) as folder:
             ledger = self._opened(measured, images, folder)
             with stage("explaining the change") as progress:
+                ledger = ledger.with_foreign_biases(indices)
                 found = ledger.measure(indices, ends, labels, Counter(progress, len(indices)))
             watched = _watched(run, ledger.of_artifact, folder)
             with stage("looking for layers") as progress:

@@ -15,7 +15,7 @@ from emca_deploy.arrays import Float32Array, Int64Array
 from emca_deploy.calibration.graphs.graph_session import few_of
 from emca_deploy.calibration.graphs.simulation import Simulation
 from emca_deploy.calibration.ledger.finished import Finished
-from emca_deploy.calibration.ledger.parts import add_up, with_places
+from emca_deploy.calibration.ledger.parts import add_up, power_of, with_places
 from emca_deploy.calibration.ledger.places import Places
 from emca_deploy.data.sources import ImageSource
 from emca_deploy.results.ledger import DropLedger
@@ -72,7 +72,7 @@ class Ledger:
             ModelError: ONNX Runtime refuses a form of the graph.
             DataError: an image cannot be read.
         """
-        forms = self._forms(self._with_foreign_biases(indices))
+        forms = self._forms(self.finished)
         chunks = [list(indices[start : start + _AT_ONCE]) for start in range(0, len(indices), _AT_ONCE)]
         parts = [self._after(forms, chunk, count) for chunk in chunks]
         after = [(name, np.concatenate([part[name] for part in parts])) for name in parts[0]]
@@ -83,7 +83,7 @@ class Ledger:
     def locate(self, ledger: DropLedger, indices: Sequence[int], watched: Watched, count: Counter) -> DropLedger:
         """Return a ledger of these images with the places of its stages, and count each stage; raises as `measure`."""
         few = few_of(indices, _FEW)
-        places = Places(self.reference, self._with_foreign_biases(indices), self._matched, few, self.threads)
+        places = Places(self.reference, self.finished, self._matched, few, self.threads)
         found: dict[str, tuple[str, str] | None] = {}
         for stage in ledger.stages:
             if stage.share_percent < _NAMED:
@@ -138,8 +138,8 @@ class Ledger:
     def _run(self, model: ir.Model, source: ImageSource, chunk: Sequence[int]) -> Float32Array:
         return Simulation(model.graph, source, chunk, self.threads).logits(model)
 
-    def _with_foreign_biases(self, indices: Sequence[int]) -> Finished:
-        """Return the artifact with the layers whose bias makes the logits worse than the reference's would."""
+    def with_foreign_biases(self, indices: Sequence[int]) -> "Ledger":
+        """Return it with the layers whose bias makes the logits of these images worse than the reference's would."""
         few, layers = few_of(indices, _FEW), self.finished.layers.values()
         shifted = [layer for layer in layers if layer.shift > _SMALLEST_SHIFT and layer.bias is not None]
         largest = sorted(shifted, key=lambda layer: layer.shift, reverse=True)[:_BIASES]
@@ -147,14 +147,10 @@ class Ledger:
         if largest:
             wanted = self._run(self.reference, self._matched[0], few)
             own = Simulation(self.finished.model.graph, self._matched[1], few, self.threads)
-            whole = _power(own.logits(self.finished.model), wanted)
+            whole = power_of(own.logits(self.finished.model), wanted)
             with_others = {layer.name: own.logits(self.finished.with_bias_of_reference(layer.name)) for layer in largest}
-            found |= {name for name, logits in with_others.items() if _power(logits, wanted) < _WORSE * whole}
-        return replace(self.finished, foreign_biases=frozenset(found))
-
-
-def _power(logits: Float32Array, wanted: Float32Array) -> float:
-    return float(np.square(logits.astype(np.float64) - wanted).sum())
+            found |= {name for name, logits in with_others.items() if power_of(logits, wanted) < _WORSE * whole}
+        return replace(self, finished=replace(self.finished, foreign_biases=frozenset(found)))
 
 
 def _changed_steps(before: ImageSource, after: ImageSource) -> tuple[str, str] | None:

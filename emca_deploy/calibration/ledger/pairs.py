@@ -29,13 +29,11 @@ class Pair:
 
     Attributes:
         name: Name of the tensor that it rounds.
-        layer: Name of the node that computes this tensor; "" for the input.
         low, high: Range that it represents, float32 of the scale's shape.
         step: Its scale, float32.
     """
 
     name: str
-    layer: str
     low: Float32Array
     high: Float32Array
     step: Float32Array
@@ -49,9 +47,7 @@ def find_pairs(graph: ir.Graph) -> dict[str, Pair]:
         if value is not None and constant_of(value) is None:
             limits = _limits(node)
             if limits is not None:
-                producer = value.producer()
-                layer = "" if producer is None else str(producer.name)
-                found[str(node.outputs[0].name)] = Pair(str(value.name), layer, *limits)
+                found[str(node.outputs[0].name)] = Pair(str(value.name), *limits)
     return found
 
 

@@ -9,7 +9,7 @@ from emca_deploy.arrays import Float32Array, Int64Array
 from emca_deploy.results.ledger import DropLedger, LedgerStage
 from emca_deploy.tasks.logits import predicted, signal_to_noise_db, top1_percent
 
-__all__ = ["add_up", "with_places"]
+__all__ = ["add_up", "power_of", "with_places"]
 
 
 def add_up(reference: Float32Array, after: Sequence[tuple[str, Float32Array]], labels: Int64Array | None) -> DropLedger:
@@ -18,10 +18,10 @@ def add_up(reference: Float32Array, after: Sequence[tuple[str, Float32Array]], l
     The change of a stage is the difference of the logits before and after it, so that the changes add up to the whole one. Their
     powers do so only where the changes are not correlated; the rest is the interaction.
     """
-    whole = _power(after[-1][1], reference)
+    whole = power_of(after[-1][1], reference)
     stages, before = [], reference
     for name, logits in after:
-        power = _power(logits, before)
+        power = power_of(logits, before)
         stages.append(
             LedgerStage(
                 name=name,
@@ -53,7 +53,8 @@ def with_places(ledger: DropLedger, places: Mapping[str, tuple[str, str] | None]
     return replace(ledger, stages=tuple(named))
 
 
-def _power(logits: Float32Array, before: Float32Array) -> float:
+def power_of(logits: Float32Array, before: Float32Array) -> float:
+    """Return the power of the difference of two arrays of one shape, in float64."""
     return float(np.square(logits.astype(np.float64) - before).sum())
 
 

@@ -10,6 +10,7 @@ from emca_deploy.arrays import Float32Array
 from emca_deploy.calibration.graphs.simulation import Simulation
 from emca_deploy.calibration.ledger.finished import Finished
 from emca_deploy.calibration.ledger.pairs import Mode
+from emca_deploy.calibration.ledger.parts import power_of
 from emca_deploy.calibration.ledger.watching import first_jump, noise_shares, split_values, watch
 from emca_deploy.data.sources import ImageSource
 
@@ -108,15 +109,15 @@ class Places:
             steps = np.maximum(pair.step, np.float32(1e-30))
             rounded = np.rint(clipped / steps) * steps
             signal = float(np.square(given, dtype=np.float64).sum()) or 1.0
-            found["clip"][name] = float(np.square(given - clipped, dtype=np.float64).sum()) / signal
-            found["round"][name] = float(np.square(rounded - clipped, dtype=np.float64).sum()) / signal
+            found["clip"][name] = power_of(given, clipped) / signal
+            found["round"][name] = power_of(rounded, clipped) / signal
         return found
 
     def _alone(self, base: ir.Model, forms: Mapping[str, ir.Model]) -> str | None:
         """Return the name of the form whose logits are farthest from the base's."""
         images = Simulation(self._finished.model.graph, self._of_artifact, self._few, self._threads)
         wanted = images.logits(base)
-        errors = {name: float(np.square(images.logits(form) - wanted, dtype=np.float64).sum()) for name, form in forms.items()}
+        errors = {name: power_of(images.logits(form), wanted) for name, form in forms.items()}
         return max(errors, key=lambda name: errors[name]) if errors and max(errors.values()) > 0 else None
 
     def _first_difference(self, before: ir.Model, source: ImageSource, after: ir.Model, words: str) -> tuple[str, str] | None:

@@ -158,7 +158,7 @@ def test_injected_fault_is_named_by_stage_and_place(fault, files, tmp_path):
     reference = run(ir.load(files / "model.onnx"), of_reference, indices)
     own = engine(ir.load(path), indices)
     finished = Finished.open(path, canonical.model.graph, None)
-    taken = Ledger(canonical.model, finished, of_reference, of_artifact, of_artifact, threads=1)
+    taken = Ledger(canonical.model, finished, of_reference, of_artifact, of_artifact, threads=1).with_foreign_biases(indices)
     ledger = taken.measure(indices, (reference, own), None, Counter(None, IMAGES))
     ledger = taken.locate(ledger, indices, engine, Counter(None, len(ledger.stages)))
     named = next(each for each in ledger.stages if each.name == ledger.largest)
