@@ -7,7 +7,7 @@ work of this process, if workers share its machine.
 import secrets
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -17,6 +17,7 @@ from emca_deploy.errors import EmcaError, WorkerError
 from emca_deploy.fleet import work as remote
 from emca_deploy.fleet.errors import ClusterLostError, WorkerLostError
 from emca_deploy.fleet.workers import LATENCY, FleetWorker, describe_workers
+from emca_deploy.remote.files import Blob
 from emca_deploy.targets.shipment import Shipment
 
 __all__ = ["Fits", "Fleet"]
@@ -53,6 +54,7 @@ class Fleet:
         self._alone: set[str] = set()
         self._reserved: dict[str, object] = {}
         self._sent: dict[str, set[str]] = {}
+        self._sending: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self.bytes_sent: Counter[str] = Counter()
         self._lost: ClusterLostError | None = None
         self._ended = threading.Event()
@@ -298,21 +300,42 @@ class Fleet:
             else WorkerError(f"worker {worker.name}: {type(exc).__name__}: {exc}", "see its log")
         )
 
+    def send_ahead(self, fits: Fits, files: Shipment) -> None:
+        """Send files to all workers that fit at the same time, without waiting; none goes to a machine that measures latency."""
+        with self._changed:
+            closed = self._alone | self._reserved.keys()
+            chosen = [one for one in self.workers.values() if fits(one) and one.machine not in closed]
+            self._users.update(one.machine for one in chosen)
+        for worker in chosen:
+            threading.Thread(target=self._send_one, args=(worker, files), name="fleet-send", daemon=True).start()
+
+    def _send_one(self, worker: FleetWorker, files: Shipment) -> None:
+        try:
+            with suppress(Exception):  # `call` sends it again, and says what is wrong
+                self._send(worker, files)
+        finally:
+            with self._changed:
+                self._users[worker.machine] -= 1
+                self._changed.notify_all()
+
     def _send(self, worker: FleetWorker, files: Shipment) -> None:
         """Send the files that a worker lacks, piece by piece."""
         sent = self._sent.setdefault(worker.address, set())
-        for blob in files.blobs.values():
-            if blob.digest in sent:
-                continue
-            offset = 0
-            with blob.open() as stream:
-                while (piece := stream.read(PIECE)) or not offset:
-                    self._put(worker, blob.digest, offset, piece, blob.size)
-                    offset += len(piece)
-                    if not piece:
-                        break
-            sent.add(blob.digest)
-            self.bytes_sent[worker.name] += blob.size
+        with self._sending[worker.address]:
+            for blob in files.blobs.values():
+                if blob.digest not in sent:
+                    self._send_file(worker, blob)
+                    sent.add(blob.digest)
+
+    def _send_file(self, worker: FleetWorker, blob: Blob) -> None:
+        offset = 0
+        with blob.open() as stream:
+            while (piece := stream.read(PIECE)) or not offset:
+                self._put(worker, blob.digest, offset, piece, blob.size)
+                offset += len(piece)
+                if not piece:
+                    break
+        self.bytes_sent[worker.name] += blob.size
 
     def _put(self, worker: FleetWorker, digest: str, offset: int, piece: bytes, size: int) -> None:
         try:

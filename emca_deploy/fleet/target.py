@@ -129,6 +129,9 @@ class FleetTarget:
         if self.target.is_remote:
             cut = self._whole(request, used)
         else:
+            model = Shipment()
+            model.add(request.artifact)
+            self.fleet.send_ahead(lambda worker: self.shares(worker, request.backend), model)
             able = sum(self.shares(worker, request.backend) for worker in list(self.fleet.workers.values()))
             cut = self.shards.of(Path(request.data), used, request.images, request.limit, request.batch, max(able, 1))
         parts = self._run(replace(request, preprocessing=used), cut, progress)

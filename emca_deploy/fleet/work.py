@@ -6,8 +6,9 @@ import platform
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ __all__ = ["cell_of", "describe", "machine_id", "put", "stop", "work"]
 CACHE = "emca-deploy"
 NUMERIC = ("architecture", "cpu", "instruction_sets", "gpus")
 """Parts of a fingerprint that decide the last bits of a model's answers."""
+FIRST_IMPORTS = ("emca_deploy.targets.cpu", "onnx")
+"""What the first request would import; all workers do it at their start instead, at the same time."""
 
 _running: dict[str, tuple[str, threading.Event]] = {}
 """What this worker runs, and the event that stops it, by the id of the sweep."""
@@ -41,16 +44,19 @@ def machine_id() -> str:
     return platform.node()
 
 
-def describe(pin: Sequence[int] = ()) -> dict[str, Any]:
-    """Return what this worker is. With `pin`, all its threads and later processes first get these cores only.
+def describe(cores: Mapping[str, int], dask_worker: Any) -> dict[str, Any]:
+    """Return what this worker is. With an entry in `cores` for its address, its threads and processes first get this core only.
 
     Variables that Dask sets for its workers are removed: they would change how fast a runtime is.
     """
-    if pin:
+    if dask_worker.address in cores:
         for thread in Path("/proc/self/task").iterdir():
             with suppress(OSError):
-                os.sched_setaffinity(int(thread.name), pin)
+                os.sched_setaffinity(int(thread.name), (cores[dask_worker.address],))
     _forget_dask_variables()
+    for name in FIRST_IMPORTS:
+        with suppress(ImportError):
+            import_module(name)
     cpu, parts = cpu_info(), machine_parts()
     found = {name: status.version for name, status in available().items() if status.version}
     return {

@@ -66,11 +66,7 @@ def describe_workers(
     versions = client.run(locate, "emca_deploy._version.__version__", workers=addresses, on_error="return")
     unusable = {address: why for address in addresses if (why := _unusable(names[address], versions.get(address)))}
     usable = [address for address in addresses if address not in unusable]
-    free = [address for address in usable if address not in cores]
-    answers = client.run(describe, workers=free, on_error="return") if free else {}
-    for address in usable:
-        if address in cores:
-            answers |= client.run(describe, [cores[address]], workers=[address], on_error="return")
+    answers = client.run(describe, dict(cores), workers=usable, on_error="return") if usable else {}
     found: dict[str, FleetWorker] = {}
     for address, answer in answers.items():
         if isinstance(answer, dict):

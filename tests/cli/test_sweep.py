@@ -213,6 +213,7 @@ def test_a_changed_model_is_a_changed_cell_and_shared_work_is_done_once(plan, tm
     for one in first["cells"]:
         kept = read_cell(tmp_path / "out" / "cells" / f"{one['key']}.json")
         assert set(kept.files) == {"model", "logits", "reference_logits"}
+        assert (kept.files["logits"] == kept.files["reference_logits"]) == (one["cell"]["precision"] == "fp32")
         assert (tmp_path / "out" / kept.artifact).is_file()
         assert all((tmp_path / "out" / file).is_file() or file == "net.onnx" for file in kept.files.values())
     made = sorted(path.name.partition("-")[0] for path in (tmp_path / "out" / "shared").iterdir())

@@ -6,7 +6,7 @@ from typing import Any
 
 from emca_deploy.api.sweeping.keys import Keys, digest_of
 from emca_deploy.api.sweeping.plan import Plan
-from emca_deploy.backends.records import BACKENDS
+from emca_deploy.backends.records import BACKENDS, DEFAULT
 from emca_deploy.results.sweep import SweepCell
 
 __all__ = ["Places"]
@@ -59,8 +59,15 @@ class Places:
         return self._folder("accuracy", self._keys.accuracy(cell, batch)) / "accuracy.json"
 
     def logits(self, cell: SweepCell) -> Path | None:
-        """Return the file of a cell's answers; None for a remote machine, whose answers are not kept."""
-        return None if self._plan.places[cell.target].target.is_remote else self.accuracy(cell).with_name("logits.npz")
+        """Return the file of a cell's answers; None for a remote machine, whose answers are not kept.
+
+        For the fp32 model on the reference's backend it is the file of the reference's answers, so that they are computed once.
+        """
+        if self._plan.places[cell.target].target.is_remote:
+            return None
+        is_reference = (cell.backend, cell.precision, self._plan.places[cell.target].target.kind) == (DEFAULT, "fp32", "cpu")
+        reference = self.reference_logits(cell) if is_reference else None
+        return reference or self.accuracy(cell).with_name("logits.npz")
 
     def reference_logits(self, cell: SweepCell) -> Path | None:
         """Return the file of the answers of a cell's fp32 model; None without one, or for a remote machine."""

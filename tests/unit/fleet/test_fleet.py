@@ -71,6 +71,25 @@ def test_a_machine_measures_alone(fleet):
     assert not +using
 
 
+def test_files_are_sent_ahead_once_and_never_to_a_machine_that_measures(fleet, tmp_path, monkeypatch):
+    (tmp_path / "file").write_bytes(b"content")
+    files, sent, may_go_on = Shipment(), [], threading.Event()
+    files.add_as("file", tmp_path / "file")
+
+    def put(worker, *_):
+        may_go_on.wait(10)
+        sent.append(worker.name)
+
+    monkeypatch.setattr(fleet, "_put", put)
+    with fleet.lent(lambda worker: worker.machine == "m2", files, alone=True):
+        fleet.send_ahead(lambda worker: True, files)
+        assert fleet._users["m1"] == 2  # no latency is measured there meanwhile
+        may_go_on.set()
+        for worker in WORKERS[:2]:
+            fleet._send(worker, files)  # waits for the other thread, and finds the file there
+    assert sorted(sent) == ["a", "b"]
+
+
 def test_a_fleet_without_a_worker_that_fits_is_lost(fleet, monkeypatch):
     monkeypatch.setattr(module, "WAIT_S", 0.0)
     with pytest.raises(ClusterLostError), fleet.lent(lambda worker: False, Shipment(), alone=True):
