@@ -11,6 +11,7 @@ keeps their spread and correlation; without --pairs, from the 140 pairs of resul
 
 import argparse
 import json
+import os
 import shutil
 import statistics
 import sys
@@ -92,10 +93,19 @@ def compare(model: Path, copy: Path, kind: str, seed: int, args: argparse.Namesp
     def stage(number: int) -> ProfileReport:
         return measure(specs, protocol(number, seed))
 
+    before = os.getloadavg()[0]
     found = measured_until_decided(stage, REQUIRED, args.max_duration)
     value, low, high = found.interval()
+    load = [before, os.getloadavg()[0]]
     ends = [end if np.isfinite(end) else None for end in (low, high)]
-    return {"verdict": verdict(found), "percent": value, "ends": ends, "seconds": found.seconds, "ratios": list(found.ratios)}
+    return {
+        "verdict": verdict(found),
+        "percent": value,
+        "ends": ends,
+        "seconds": found.seconds,
+        "ratios": list(found.ratios),
+        "load": load,
+    }
 
 
 def measured(args: argparse.Namespace) -> dict[str, Any]:
