@@ -4,8 +4,8 @@
 cost 10 dB. Smaller differences decide nothing: two sets of ranges that are equally good differ by up to 1 dB, by the rounding
 that each small change of a range brings. Methods are judged on calibration images that the compared ranges do not come from: on
 its own images `minmax` clips nothing, on others it does. Each variant is tried for the whole network, because a choice for each
-tensor would overfit the calibration images. Corrected biases are kept unless they are clearly worse: in the trial they come from
-fewer images, which costs 0.4 dB.
+tensor would overfit the calibration images. In the trial biases are corrected with few images, which costs 0.4 dB. So the chosen
+method's are corrected again for its final ranges, and those are kept unless they are clearly worse than uncorrected ones.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ from math import inf, log, sqrt
 
 import onnx_ir as ir
 
-from emca_deploy._progress import Counter, Stage
+from emca_deploy._progress import Counter, Progress, Stage
 from emca_deploy.arrays import Float32Array, Float64Array
 from emca_deploy.calibration.graphs.graph_session import few_of
 from emca_deploy.calibration.graphs.regions import ImageFeeds
@@ -46,6 +46,9 @@ TRIAL_IMAGES = 16
 STANDARD_ERRORS = 2.0
 """Smallest difference of two means over images that counts, in standard errors of the images' differences. Two variants differ by
 some 5 dB (standard deviation) from image to image, so that means over 40 images differ by 1.6 dB by chance."""
+
+COMPARING = "comparing with fp32"
+"""Name of the stage that compares variants."""
 
 Shifts = dict[str, Float32Array]
 
@@ -86,6 +89,7 @@ class Choice:
         method: method of the ranges.
         shifts: shift of each layer's bias by node name; empty where biases are not corrected.
         sqnr_db: mean over the images that judged a variant of the logits' SQNR, by variant; empty where there was no choice.
+            The chosen method's are those of its final ranges and biases.
     """
 
     method: str
@@ -110,12 +114,28 @@ def choose(trial: ChoiceInput, ranges: Mapping[str, Ranges], stage: Stage, *, co
     if len(ranges) == 1 and not correct_biases:
         return Choice(next(iter(ranges)))
     shifts = _corrections(trial, ranges, _trial_images(trial), stage) if correct_biases else {}
-    choices = [Choice(method, shifts.get(method, {})) for method in ranges]
-    chosen, noises = _compared(trial, ranges, choices, stage)
-    final = chosen.shifts
-    if final and trial.final is not None:
-        final = _corrections(trial, {chosen.method: trial.final(chosen.method)}, trial.indices, stage)[chosen.method]
-    return Choice(chosen.method, final, {label: noise.typical_db for label, noise in noises.items()})
+    judge = _Judge(trial)
+    choices = {_label(choice): choice for choice in (Choice(method, shifts.get(method, {})) for method in ranges)}
+    with stage(COMPARING) as progress:
+        judge.compare([(label, choice.shifts, ranges[choice.method]) for label, choice in choices.items()], progress)
+    chosen = choices[preferred(judge.noises)]
+    if chosen.shifts:
+        chosen = _with_final_biases(trial, chosen, ranges[chosen.method], judge, stage)
+    return Choice(chosen.method, chosen.shifts, {label: noise.typical_db for label, noise in judge.noises.items()})
+
+
+def _with_final_biases(trial: ChoiceInput, chosen: Choice, ranges: Ranges, judge: "_Judge", stage: Stage) -> Choice:
+    """Return the choice with the biases to write: corrected for its final ranges, or not at all if that is clearly worse."""
+    label, shifts = _label(chosen), chosen.shifts
+    variants = []
+    if trial.final is not None:
+        ranges = trial.final(chosen.method)
+        shifts = _corrections(trial, {chosen.method: ranges}, trial.indices, stage)[chosen.method]
+        variants = [(label, shifts, ranges)]
+    with stage(COMPARING) as progress:
+        judge.compare([*variants, (chosen.method, {}, ranges)], progress)
+    worse = is_worse(judge.noises[label], judge.noises[chosen.method], LEAST_DB)
+    return Choice(chosen.method, {} if worse else shifts)
 
 
 def _trial_images(trial: ChoiceInput) -> Sequence[int]:
@@ -187,32 +207,24 @@ def _corrections(trial: ChoiceInput, ranges: Mapping[str, Ranges], indices: Sequ
     return found
 
 
-def _compared(
-    trial: ChoiceInput, ranges: Mapping[str, Ranges], choices: Sequence[Choice], stage: Stage
-) -> tuple[Choice, dict[str, LogitsNoise]]:
-    """Return the best choice, and the noise of variants' logits: of all choices, and of the best without its shifts."""
-    noises: dict[str, LogitsNoise] = {}
-    with stage("comparing with fp32") as progress:
-        simulation = Simulation(
-            trial.model.graph, trial.source, few_of(trial.kept_out or trial.indices, IMAGES), trial.threads, trial.feeds
-        )
-        corrected = any(choice.shifts for choice in choices)
-        count = Counter(progress, simulation.samples * (1 + len(choices) + corrected))
-        reference = simulation.logits(trial.model, count)
+class _Judge:
+    """The noise of variants' logits on the images that judge them."""
 
-        def judge(choice: Choice) -> None:
-            variant = trial.model.clone()
-            add_to_biases(variant.graph, choice.shifts)
-            trial.quantize(variant, ranges[choice.method])
-            noises[_label(choice)] = simulation.noise(reference, simulation.logits(variant, count))
+    def __init__(self, trial: ChoiceInput) -> None:
+        """Read the images."""
+        self.noises: dict[str, LogitsNoise] = {}
+        self._trial = trial
+        images = few_of(trial.kept_out or trial.indices, IMAGES)
+        self._simulation = Simulation(trial.model.graph, trial.source, images, trial.threads, trial.feeds)
+        self._reference: Float32Array | None = None
 
-        for choice in choices:
-            judge(choice)
-        by_label = {_label(choice): choice for choice in choices}
-        best = by_label[preferred(noises)]
-        if best.shifts:
-            without = Choice(best.method)
-            judge(without)
-            if is_worse(noises[_label(best)], noises[best.method], LEAST_DB):
-                best = without
-    return best, noises
+    def compare(self, variants: Sequence[tuple[str, Shifts, Ranges]], progress: Progress | None) -> None:
+        """Measure variants, each a label, the shifts of biases, and ranges."""
+        count = Counter(progress, self._simulation.samples * (len(variants) + (self._reference is None)))
+        if self._reference is None:
+            self._reference = self._simulation.logits(self._trial.model, count)
+        for label, shifts, ranges in variants:
+            variant = self._trial.model.clone()
+            add_to_biases(variant.graph, shifts)
+            self._trial.quantize(variant, ranges)
+            self.noises[label] = self._simulation.noise(self._reference, self._simulation.logits(variant, count))

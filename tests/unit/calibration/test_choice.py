@@ -138,6 +138,18 @@ def test_corrected_biases_that_lose_are_not_kept(tried, some_images):
     assert choice.sqnr_db["even"] > choice.sqnr_db["even, biases corrected"] + 3
 
 
+def test_biases_are_kept_or_not_by_what_will_be_written(tried, some_images):
+    """Corrected and uncorrected biases are compared with the final ranges, whatever the trial's were."""
+    source, judging = some_images(24), kept_out(range(24), 1)
+    ranges = {"even": dict.fromkeys(tried.names, TensorRange(-3.0, 3.0))}
+    final = {"even": dict.fromkeys(tried.names, TensorRange(-4.0, 4.0))}
+    made = tried(source, ranges, correct_biases=True, kept_out=judging, final=final.get)
+    written = tried(source, final, correct_biases=True, kept_out=judging, final=final.get)
+    assert made.sqnr_db == written.sqnr_db
+    assert made.shifts.keys() == written.shifts.keys()
+    assert all(np.array_equal(shift, written.shifts[layer]) for layer, shift in made.shifts.items())
+
+
 def test_few_images_judge(tried, some_images, monkeypatch):
     ranges = {
         "wide": dict.fromkeys(tried.names, TensorRange(-20.0, 20.0)),
